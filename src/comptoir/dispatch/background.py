@@ -26,10 +26,11 @@ class Background:
         self._tasks.discard(task)
         if task.cancelled():
             return
-        if isinstance(task.exception(), Unavailable):
-            log.warning("a background task stopped because the database is unavailable: %s", task.exception())
-        elif task.exception() is not None:
-            log.error("a background task failed", exc_info=task.exception())
+        error = task.exception()
+        if isinstance(error, Unavailable):
+            log.warning("a background task stopped because the database is unavailable: %s", error)
+        elif error is not None:
+            log.error("a background task failed", exc_info=error)
 
     async def drain_tasks(self) -> None:
         """Wait until no task is left, including tasks spawned while waiting."""

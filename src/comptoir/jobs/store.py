@@ -116,6 +116,19 @@ LIGHT = ",".join("NULL" if name == "body" else name for name in JOBS.names)
 
 LIGHT_NAMES = tuple([name for name in JOBS.names if name != "body"])
 
+LATER = ("finished_ms", "finish_reason", "fault", "error_code", "error_message", "restarts")
+ACCEPTED_COLUMNS = tuple([name for name in JOBS.names if name not in LATER])
+LEASED_COLUMNS = (
+    "id", "job_id", "host_id", "state", "first_frame", "end_frame", "tokens", "paid_uusd", "started_ms",
+    "price_in_uusd_per_mtok", "price_out_uusd_per_mtok",
+)  # fmt: skip
+ENTERED_COLUMNS = ("job_id", "seq", "state", "at_ms")
+"""What is written of a job, an attempt and an event when they begin; the other columns are NULL until something is said
+there, and each NULL that is bound takes 0.1 us."""
+
+QUEUED, RUNNING, LEASED = JobState.QUEUED.value, JobState.RUNNING.value, AttemptState.LEASED.value
+"""As they are bound: for a member of an enum sqlite3 looks in vain for an adapter, which takes 0.5 us."""
+
 START_COLUMNS = ("state", "host_id", "attempt_id", "started_ms", "node_id")
 FINISH_COLUMNS = (
     "state", "finished_ms", "prompt_tokens", "completion_tokens", "cost_uusd", "finish_reason", "fault", "error_code",
@@ -156,31 +169,29 @@ def insert_jobs(tx: Tx, jobs: Sequence[NewJob], starts: Sequence[Start]) -> None
         start = started.get(job.id)
         rows.append(
             (
-                job.id, job.owner_id, job.dialect, job.kind, job.model, JobState.RUNNING if start else JobState.QUEUED,
+                job.id, job.owner_id, job.dialect, job.kind, job.model, RUNNING if start else QUEUED,
                 job.body, job.terms.input_max, job.terms.output_max, job.terms.rate_in, job.terms.rate_out, job.terms.hold_uusd,
                 int(job.detached), job.deadline_ms, job.created_ms,
-                start.at_ms if start else None, None, start.host_id if start else None,
-                start.attempt_id if start else None, 0, 0, 0, None, None, None, None, job.node_id, job.home_id, None,
+                start.at_ms if start else None, start.host_id if start else None,
+                start.attempt_id if start else None, 0, 0, 0, job.node_id, job.home_id,
                 job.caller, job.steps, job.needs, job.whole, job.terms.grows_by or None,
             )
         )  # fmt: skip
-        events.append((job.id, 0, JobState.QUEUED, job.created_ms, None))
+        events.append((job.id, 0, QUEUED, job.created_ms))
         if start:
-            events.append((job.id, 1, JobState.RUNNING, start.at_ms, None))
-    tx.insert(JOBS, rows)
+            events.append((job.id, 1, RUNNING, start.at_ms))
+    tx.insert(JOBS, rows, columns=ACCEPTED_COLUMNS)
     # Whoever stays connected is told of no job before the answer, which its receipt confirms.
     tx.notes.extend([JOB_NOTE + job.id for job in jobs if job.detached])
-    tx.insert(JOB_EVENTS, events)
+    tx.insert(JOB_EVENTS, events, columns=ENTERED_COLUMNS)
     if starts:
         _insert_attempts(tx, starts)
 
 
 def start_rows(tx: Tx, starts: Sequence[Start]) -> None:
     """Write leases on jobs that waited."""
-    tx.update(
-        JOBS, START_COLUMNS, [(s.job_id, JobState.RUNNING, s.host_id, s.attempt_id, s.at_ms, s.node_id) for s in starts]
-    )
-    tx.insert(JOB_EVENTS, [(s.job_id, s.event_seq, JobState.RUNNING, s.at_ms, None) for s in starts])
+    tx.update(JOBS, START_COLUMNS, [(s.job_id, RUNNING, s.host_id, s.attempt_id, s.at_ms, s.node_id) for s in starts])
+    tx.insert(JOB_EVENTS, [(s.job_id, s.event_seq, RUNNING, s.at_ms) for s in starts], columns=ENTERED_COLUMNS)
     _insert_attempts(tx, starts)
 
 
@@ -220,7 +231,7 @@ def finish_rows(tx: Tx, finishes: Sequence[FinishRow]) -> None:
         [
             (
                 f.job_id,
-                f.state,
+                f.state.value,
                 f.at_ms,
                 f.input_count,
                 f.output_count,
@@ -234,7 +245,9 @@ def finish_rows(tx: Tx, finishes: Sequence[FinishRow]) -> None:
             for f in finishes
         ],
     )
-    tx.insert(JOB_EVENTS, [(f.job_id, f.event_seq, f.state, f.at_ms, _without_nul(f.error_code)) for f in finishes])
+    tx.insert(
+        JOB_EVENTS, [(f.job_id, f.event_seq, f.state.value, f.at_ms, _without_nul(f.error_code)) for f in finishes]
+    )
     _end_attempts(tx, finishes)
     answers = [(f.job_id, f.frames, f.usage) for f in finishes if f.frames]
     if answers:
@@ -341,19 +354,18 @@ def insert_loser(tx: Tx, *, job_id: bytes, lease: Lease, at_ms: int) -> None:
 def _insert_attempts(tx: Tx, starts: Sequence[Start]) -> None:
     rows = [
         (
-            s.attempt_id, s.job_id, s.host_id, AttemptState.LEASED, s.first_frame, s.first_frame, 0, 0, s.at_ms,
-            None, None, None, None, None, s.rate_in, s.rate_out,
+            s.attempt_id, s.job_id, s.host_id, LEASED, s.first_frame, s.first_frame, 0, 0, s.at_ms, s.rate_in, s.rate_out,
         )
         for s in starts
     ]  # fmt: skip
-    tx.insert(ATTEMPTS, rows)
+    tx.insert(ATTEMPTS, rows, columns=LEASED_COLUMNS)
 
 
 def _end_attempts(tx: Tx, ends: Sequence[FinishRow]) -> None:
     rows = [
         (
             f.attempt_id,
-            f.attempt_state,
+            f.attempt_state.value,
             f.end_frame,
             f.count,
             f.paid_uusd,
