@@ -16,7 +16,7 @@ from comptoir.link import Frame
 from tests.dispatch.continuing import earned, lease_of
 from tests.kinds.ends import pay_of
 from tests.kinds.test_timed import BODY, MOST, finish, receipt, result, say
-from tests.kinds.toys import Program, buy, offer, selling
+from tests.kinds.toys import Drawing, Program, buy, offer, selling
 from tests.street import Street
 
 OFFER = offer(Program, uusd=1, more=2, can_continue=True)
@@ -85,6 +85,19 @@ class TestCancelled:
                 pay_of(4_000),
             )
             await receipt(street, job)
+
+    async def test_of_what_is_no_time_only_what_came_is_paid_and_nobody_blamed_for_the_rest(
+        self, tmp_path: Path
+    ) -> None:
+        async with selling(tmp_path) as street:
+            host, _ = await street.host(offer=offer(Drawing, uusd=1))
+            job = await buy(street, Drawing, most=900)
+            say(street, job, at(300))
+
+            await cancel(street.core, job)
+
+            assert (job.cost_uusd, job.usage.completion_tokens) == (0, 0)
+            assert street.core.fleet.explain_reputation(host).jobs_failed == 0
 
 
 class TestLost:
@@ -175,3 +188,4 @@ class TestUsed:
     )
     def test_is_the_newest_that_was_told(self, frames: list[Frame], used: int) -> None:
         assert Program().used(frames) == used
+        assert Drawing().used(frames) == 0

@@ -160,6 +160,13 @@ class Timed(FileKind):
         return float(msgspec.json.decode(body).get("wall_s", 60))
 
 
+class Drawing(FileKind):
+    """A program that is sold by the sheet, each with its file."""
+
+    name = "drawing"
+    output = SHEET
+
+
 class Program(Timed):
     """The same, counted with the result alone: whoever is lost before has earned nothing, and the next begins again."""
 
@@ -179,7 +186,7 @@ def _bounds(body: bytes) -> list[int]:
 
 KINDS = tuple(
     f"tests.kinds.toys:{kind.__name__}"
-    for kind in (RunAgain, ByPieces, Once, WholeOrNothing, Measured, Dearest, Staged, Timed, Program)
+    for kind in (RunAgain, ByPieces, Once, WholeOrNothing, Measured, Dearest, Staged, Timed, Drawing, Program)
 )
 
 

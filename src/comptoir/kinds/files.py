@@ -193,8 +193,8 @@ class FileKind(Kind):
         return sum([len(extra) for extra in extras if _delivers(extra)]), 0
 
     def used(self, frames: Sequence[Frame]) -> int:
-        """Return the units of the newest progress that has any."""
-        for frame in reversed(frames):
+        """Return the units of the newest progress that has any, where time is sold; else only what came is paid."""
+        for frame in reversed(frames) if self.timed else ():
             if b'"progress"' in frame.extra and (progress := extra_of(frame).progress) is not None and progress.count:
                 return progress.count
         return 0
