@@ -30,6 +30,8 @@ class Order(msgspec.Struct, kw_only=True):
     network: bool = False
     stop_at: str = ""
     """Stop it once it wrote this."""
+    first: list[str] = []
+    """Another program, run to its end before, in the same run."""
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -69,6 +71,8 @@ async def carry_out(sandbox: Sandbox, order: Order) -> Outcome:
     for name, text in order.files.items():
         (run.work / name).write_text(text)
     try:
+        if order.first:
+            await (await run.start(order.first, limits=order.limits)).wait()
         out.process = await run.start(
             order.argv,
             limits=order.limits,

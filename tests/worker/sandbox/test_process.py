@@ -112,6 +112,15 @@ class TestOutput:
         assert outcome.out == b"a"
 
 
+class TestSeveral:
+    def test_a_run_has_one_program_after_another(self, driver: Driver) -> None:
+        """As of a film that is made, and then looked at: what the first one wrote is the second one's to read."""
+        first = ["/bin/sh", "-c", "umask 077; echo made > /work/film"]
+        outcome = driver.shell("cat /work/film; echo more >> /work/film", first=first)
+
+        assert outcome.out == b"made\n", outcome
+
+
 class TestInput:
     def test_it_is_read_to_its_end(self, driver: Driver) -> None:
         outcome = driver.shell("wc -c", stdin=b"x" * 300_000)

@@ -73,6 +73,7 @@ def make_view(folder: Path, *, uid: int, inputs: Sequence[Bound], devices: Seque
             mounts.append(Mount("ro", str(place.resolve()), str(place)))
     for name, text in _identity(uid, os.getgid() if os.geteuid() else uid).items():
         made = folder / "etc" / name
+        made.unlink(missing_ok=True)  # Of the program before, which nobody but root could write anew.
         made.write_text(text)
         made.chmod(0o444)
         mounts.append(Mount("ro", str(made), f"/etc/{name}"))
