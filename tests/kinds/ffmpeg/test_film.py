@@ -147,7 +147,6 @@ class TestFinishedAlready:
 
         assert kind.finished_already(job(PROGRESS, last())) == "stop"
         assert kind.finished_already(job(PROGRESS)) == ""
-        assert kind.finished_already(job(last(units=UNITS + 1))) == ""
         assert kind.finished_already(job(last(), file_frame(begun_again=True))) == ""
 
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import msgspec
 
 from comptoir.kinds.ffmpeg.arguments import BadFilmOrder
-from comptoir.kinds.ffmpeg.formats import AUDIO_CODECS, GIF, VIDEO_CODECS
+from comptoir.kinds.ffmpeg.formats import AUDIO_CODECS, GIF, SANDBOX, VIDEO_CODECS
 from comptoir.kinds.ffmpeg.made import MadeFilm, wrong_film
 from comptoir.kinds.ffmpeg.order import read_order
 from comptoir.kinds.ffmpeg.work import UNITS_PER_BYTE
 from comptoir.kinds.files import FileKind, artifact_in, current, extra_of
-from comptoir.kinds.kind import Progress, finish_reason_in
+from comptoir.kinds.kind import Progress
 from comptoir.kinds.output import Size
 from comptoir.kinds.units import Unit
 from comptoir.link import Usage
@@ -39,7 +39,11 @@ class Ffmpeg(FileKind):
     noun = "encoder"
     pays_half = False
     output_over_max = 0
-    capabilities = {**dict.fromkeys((*VIDEO_CODECS, GIF), "codec"), **dict.fromkeys(AUDIO_CODECS, "audio_codec")}
+    capabilities = {
+        **dict.fromkeys((*VIDEO_CODECS, GIF), "codec"),
+        **dict.fromkeys(AUDIO_CODECS, "audio_codec"),
+        SANDBOX: "inputs",
+    }
 
     def check(self, body: bytes) -> str:
         """Return which field can't be carried out, and why."""
@@ -92,11 +96,6 @@ class Ffmpeg(FileKind):
             return f"a film of {made.units} units is not {job.segment_claim}, and has no input to count"
         words = "length" if made.ended_by else "stop"
         return "" if finish_reason == words else f"it ends by {finish_reason!r} and not by {words!r}"
-
-    def finished_already(self, job: Progress) -> str:
-        """Return the finish reason in the last frame, if that holds the film as ordered."""
-        reason = finish_reason_in(job.frames)
-        return "" if reason and self.wrong_output(job, finish_reason=reason, usage=Usage()) else reason
 
     def _input_bytes(self, job: Progress) -> int | None:
         """Return the size of the input: of a file by the trading post's word, of an address by its host's."""

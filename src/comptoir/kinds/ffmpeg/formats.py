@@ -7,6 +7,9 @@ AUDIO_CODECS = ("aac", "mp3", "opus", "flac", "pcm")
 GIF = "gif"
 """Codec of the format of that name; nobody asks for it by name."""
 
+SANDBOX = "sandbox"
+"""Capability of hosts that hold what is run on a film; nobody asks for it, and lists show who lacks it."""
+
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 WITHOUT_BITRATE = ("flac", "pcm")

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from comptoir.kinds.capabilities import LACKING, PROBED
 from comptoir.kinds.ffmpeg import Ffmpeg
 from comptoir.kinds.ffmpeg.arguments import BadFilmOrder
-from comptoir.kinds.ffmpeg.formats import AUDIO_CODECS
+from comptoir.kinds.ffmpeg.formats import AUDIO_CODECS, SANDBOX
 from comptoir.kinds.ffmpeg.order import read_order
 from comptoir.link import Frame, ModelOffer
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish
@@ -58,7 +59,7 @@ class FfmpegEngine:
         threads: int,
         slots: int = 1,
         program: str = "",
-        unsandboxed: bool = False,
+        unsandboxed: Literal["yes", "no"] = "no",
         memory_mib: int = MEMORY_MIB,
         output_mib: int = OUTPUT_MIB,
         wall_s: float = WALL_S,
@@ -66,7 +67,7 @@ class FfmpegEngine:
         for option, value in (("memory_mib", memory_mib), ("output_mib", output_mib), ("wall_s", wall_s)):
             if not value > 0:
                 raise EngineError("engine_spec", f"engine ffmpeg: {option} has to be above 0, not {value}")
-        self._programs = Programs(folder, unsandboxed=unsandboxed)
+        self._programs = Programs(folder, unsandboxed=unsandboxed == "yes")
         self._named = program
         cores = max(1, threads // max(1, slots))
         bytes_max = output_mib * MIB
@@ -107,6 +108,7 @@ class FfmpegEngine:
     async def models(self) -> list[ModelOffer]:
         """Return the one offer, with the codecs that were tried."""
         able = {codec: PROBED if codec in self._tools.encoders else LACKING for codec in ENCODERS}
+        able[SANDBOX] = PROBED if self._tools.sandboxed else LACKING
         return [ModelOffer(Ffmpeg.name, [Ffmpeg.name], can_continue=True, capabilities=able)]
 
     def run(self, request: EngineRequest) -> AsyncIterator[Frame | Finish]:

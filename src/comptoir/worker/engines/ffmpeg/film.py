@@ -139,8 +139,9 @@ class Film:
             picture = Picture(order.codec, plan.width, plan.height, frames) if plan.picture is not None else None
             return units_of(picture, preset=order.preset, sound_ms=int(seconds * 1000) if plan.sound is not None else 0)
 
-        expected_s = plan.length_s if plan.expected_s is None else min(plan.expected_s, plan.length_s)
-        told = FilmProgress(self._relay, expected_s=expected_s if plan.expected_s is not None else None, units=units)
+        expected_s = None if plan.expected_s is None else min(plan.expected_s, plan.length_s)
+        fps = plan.fps or plan.picture.fps if plan.picture is not None else 0.0
+        told = FilmProgress(self._relay, expected_s=expected_s, fps=fps, units=units)
         inputs = [*tools.program.bound, self._given]
         report = await run_to_end(
             self._run, words, inputs=inputs, limits=tools.limits, sinks=(told.progress, told.complain)

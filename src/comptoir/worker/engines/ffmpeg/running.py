@@ -120,12 +120,21 @@ async def run_to_end(
 class FilmProgress:
     """What ffmpeg has said of one film so far, passed on through a `Relay`."""
 
-    def __init__(self, relay: Relay, *, expected_s: float | None, units: Callable[[int, float], int]) -> None:
-        """*units*: what so many frames and seconds are worth, for what is shown of the costs."""
+    def __init__(
+        self, relay: Relay, *, expected_s: float | None, fps: float, units: Callable[[int, float], int]
+    ) -> None:
+        """Nothing was said yet.
+
+        Args:
+            expected_s: how long it will be; None: not known.
+            fps: frames a second, by which its pictures tell how far it is; 0: it has none, or it is not known.
+            units: what so many frames and seconds are worth, for what is shown of the costs.
+        """
         self.lines = ProgressLines()
         self.words = Words(0)
         self._relay = relay
         self._expected_s = expected_s
+        self._fps = fps
         self._units = units
         self._shown = 0
         self._line = b""
@@ -135,11 +144,13 @@ class FilmProgress:
         if not self.lines.feed(piece):
             return
         lines = self.lines
-        done = min(1.0, lines.seconds / self._expected_s) if self._expected_s else None
+        # ffmpeg's own time is that of any stream: sound runs ahead, and it went back when the pictures came.
+        seconds = lines.frames / self._fps if self._fps else lines.seconds
+        done = min(1.0, seconds / self._expected_s) if self._expected_s else None
         whole = f" of {self._expected_s:.1f}" if self._expected_s else ""
         speed = f", {lines.speed}" if lines.speed not in ("", "N/A") else ""
-        note = f"{lines.seconds:.1f}{whole} s, {lines.size:,} bytes{speed}"
-        self._relay.progress(done=done, note=note, count=self._units(lines.frames, lines.seconds))
+        note = f"{seconds:.1f}{whole} s, {lines.size:,} bytes{speed}"
+        self._relay.progress(done=done, note=note, count=self._units(lines.frames, seconds))
 
     async def complain(self, piece: bytes) -> None:
         """Take a piece of the log; a sink. It is passed on in whole lines, without ffmpeg's addresses in memory."""
