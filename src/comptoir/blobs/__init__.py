@@ -26,7 +26,7 @@ from comptoir.blobs.links import LINK_S_MAX
 from comptoir.blobs.names import disposition, served_media
 from comptoir.blobs.service import Blobs, Upload
 from comptoir.blobs.tables import TABLES
-from comptoir.blobs.types import NAME_CHARS_MAX, PART_BYTES, Blob, FileLimits, Kept, MadeFor
+from comptoir.blobs.types import NAME_CHARS_MAX, PART_BYTES, Blob, FileLimits, FilesStanding, Kept, MadeFor
 
 __all__ = [
     "LINK_S_MAX",
@@ -41,6 +41,7 @@ __all__ = [
     "FileLinkRefused",
     "FileTooLarge",
     "FilesFull",
+    "FilesStanding",
     "Keeps",
     "Kept",
     "MadeFor",

@@ -13,7 +13,7 @@ from comptoir.blobs.errors import BlobRefusal, ChecksumMismatch, FileTooLarge, O
 from comptoir.blobs.names import check_media, check_name
 from comptoir.blobs.store import PartRow
 from comptoir.blobs.tables import FILES
-from comptoir.blobs.types import KEEPER_CHARS_MAX, PART_BYTES, Blob, FileLimits, FileUsage, Kept, MadeFor
+from comptoir.blobs.types import KEEPER_CHARS_MAX, PART_BYTES, Blob, FileLimits, FilesStanding, FileUsage, Kept, MadeFor
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database
 from comptoir.kit.errors import InvalidField
@@ -233,6 +233,10 @@ class Blobs:
     async def usage(self, owner_id: bytes) -> FileUsage:
         """Return what an owner's files and uploads count."""
         return await store.usage(self._db, owner_id)
+
+    async def standing(self) -> FilesStanding:
+        """Return what all owners have together, uploads counted one by one: no read for a request."""
+        return await store.standing(self._db)
 
     async def read(self, blob: Blob, start: int, end: int) -> AsyncGenerator[bytes, None]:
         """Yield the bytes from *start* up to *end* (exclusive, at most ``blob.stored``), some 256 KiB at a time.

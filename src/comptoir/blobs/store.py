@@ -14,7 +14,7 @@ from comptoir.blobs.errors import (
     UnknownFile,
 )
 from comptoir.blobs.tables import CONTENTS, FILES, KEEPS, PARTS, TRASH, USAGE
-from comptoir.blobs.types import Blob, FileLimits, FileUsage, Kept, MadeFor
+from comptoir.blobs.types import Blob, FileLimits, FilesStanding, FileUsage, Kept, MadeFor
 from comptoir.kit.db import Database, Rows, Tx
 
 EVERYBODY = bytes(16)
@@ -349,6 +349,13 @@ async def usage(db: Database, owner_id: bytes) -> FileUsage:
     """Return what an owner's files and uploads count."""
     row = await db.fetch_point(USAGE, ("bytes_counted", "files_counted"), (owner_id,))
     return FileUsage(*row) if row is not None else FileUsage(0, 0)
+
+
+async def standing(db: Database) -> FilesStanding:
+    """Return what all owners have together."""
+    counted = await usage(db, EVERYBODY)
+    ((uploads,),) = await db.fetch("SELECT count(*) FROM files WHERE sha256 IS NULL")
+    return FilesStanding(counted.files_counted, int(uploads), counted.bytes_counted)
 
 
 async def parts(db: Database, place: bytes, start: int, end: int) -> list[PartRow]:

@@ -68,6 +68,17 @@ class Blob(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
+class FilesStanding:
+    """What all owners have together."""
+
+    files: int
+    """Unfinished uploads included."""
+    uploads: int
+    """Unfinished ones."""
+    bytes_counted: int
+
+
+@dataclass(frozen=True)
 class FileUsage:
     """What an owner's files and uploads count."""
 

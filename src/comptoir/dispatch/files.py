@@ -4,7 +4,7 @@ needs."""
 import logging
 from pathlib import Path
 
-from comptoir.blobs import Blobs, FileLimits
+from comptoir.blobs import Blobs, FileLimits, FilesStanding
 from comptoir.dispatch.core import Core, State
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.objects import FilesExtraMissing, open_objects
@@ -28,6 +28,10 @@ class Files(State):
             StoreUnusable: ``files_store``, or what the environment says of it, can't be understood or used.
         """
         settings = core.settings
+        self.standing = FilesStanding(0, 0, 0)
+        """What all owners had at the last sweep."""
+        self.bytes_in = self.bytes_out = self.artifacts = 0
+        """Bytes that were stored and sent here since the start, by and to whomever; and files that results named."""
         self._missing: FilesExtraMissing | None = None
         try:
             objects = open_objects(store_address(settings))
@@ -62,6 +66,7 @@ class Files(State):
         self._collecting = True
         try:
             files, places = await self._blobs.collect()
+            self.standing = await self._blobs.standing()
         except Unavailable as away:
             log.warning("files that nothing needs are erased later: %s", away)
         else:

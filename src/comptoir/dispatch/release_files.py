@@ -61,6 +61,7 @@ async def release_files(core: Core, job_id: bytes) -> None:
         frames, _ = await core.jobs.answer(job_id)
         wanted = frozenset(filter(None, (parse("file", each.file) for each in artifacts_in(frames))))
     await blobs.release(keeper, wanted=wanted)
+    core.state(Files).artifacts += len(wanted)
 
 
 def receipt_files(job: LiveJob) -> ReceiptFiles | None:

@@ -6,6 +6,7 @@ from email.utils import formatdate
 
 from comptoir.blobs import Blob, Blobs, disposition, served_media
 from comptoir.dispatch import Core
+from comptoir.dispatch.files import Files
 from comptoir.gateway.traffic import Connections
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.http import ByteBudget, Reply, Request, Stream, StreamAborted, is_known, range_asked
@@ -73,6 +74,7 @@ async def _from(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerat
 async def _pieces(core: Core, request: Request, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """Yield *chunks*, each when there is room for it, and give that back when it was taken."""
     budget: ByteBudget = core.state(Connections).traffic.readers
+    files = core.state(Files)
     key = address_key(request.address)
     async with aclosing(chunks):
         while True:
@@ -81,6 +83,7 @@ async def _pieces(core: Core, request: Request, chunks: AsyncGenerator[bytes, No
                 chunk = await anext(chunks, b"")
                 if not chunk:
                     return
+                files.bytes_out += len(chunk)
                 yield chunk
             finally:
                 budget.give(key, counted)

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from comptoir.blobs import PART_BYTES, Blob, Blobs, Upload
 from comptoir.dispatch import Core
+from comptoir.dispatch.files import Files
 from comptoir.gateway.traffic import Connections
 from comptoir.kit.errors import Refusal
 from comptoir.kit.http import ByteBudget, Request
@@ -48,6 +49,7 @@ async def fill(core: Core, request: Request, source: Source, *, blobs: Blobs, bl
         Unavailable: there was no room in memory for `ROOM_S`.
     """
     filling = _Filling(blobs, blobs.resume(blob), core.state(Connections).traffic.uploads, request)
+    before = blob.stored
     try:
         await filling.take(source)
         await filling.end(last=whole)
@@ -62,6 +64,7 @@ async def fill(core: Core, request: Request, source: Source, *, blobs: Blobs, bl
     finally:
         await filling.stop()
         blobs.pause(filling.upload)
+        core.state(Files).bytes_in += filling.upload.blob.stored - before
     return filling.upload.blob
 
 

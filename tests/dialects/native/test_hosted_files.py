@@ -426,3 +426,38 @@ class TestShown:
 
         assert (shown["inputs"], shown["artifacts"]) == ([], [])
         assert verdict.statement is not None and verdict.statement.predicate.files is None
+
+    async def test_metrics_count_what_is_kept_and_what_moved(
+        self, post: Post, smith: Smith, buyer: Customer, session: aiohttp.ClientSession
+    ) -> None:
+        async def scraped() -> dict[str, float]:
+            await post.core.state(Files).collect()
+            async with session.get(post.url + "/metrics", headers={"accept": "text/plain"}) as answer:
+                lines = [line.rsplit(" ", 1) for line in (await answer.text()).splitlines() if line[0] != "#"]
+            return {
+                name: float(value)
+                for name, value in lines
+                if "file" in name or "uploads" in name or "artifacts" in name
+            }
+
+        await post.core.background.drain_tasks()
+        before = await scraped()
+        job = await buyer.buy({"file": await buyer.put(DATA)})
+        await smith.take()
+        await smith.input(0, range="bytes=0-99")
+        made = await smith.deliver(b"made")
+        half = (await smith.begin(50, filename="half")).headers["location"]
+        await smith.go_on(half, 0, b"12345")
+        during = await scraped()
+        await smith.show(made)
+        await smith.done(1)
+        await post.core.background.drain_tasks()
+        after = await scraped()
+
+        assert job == smith.job
+        names = (
+            "comptoir_files", "comptoir_files_bytes", "comptoir_uploads_open", 'comptoir_file_bytes_total{direction="up"}',
+            'comptoir_file_bytes_total{direction="down"}', "comptoir_artifacts_total",
+        )  # fmt: skip
+        assert [during[name] - before[name] for name in names] == [3, 1_054, 1, 1_009, 100, 0]
+        assert [after[name] - before[name] for name in names] == [2, 1_004, 0, 1_009, 100, 1]

@@ -14,6 +14,7 @@ from comptoir.dispatch import Core
 from comptoir.dispatch.deferred_settlements import DeferredSettlements
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.duties import Duties, Duty
+from comptoir.dispatch.files import Files
 from comptoir.dispatch.meters import Meters
 from comptoir.gateway import Connections
 from comptoir.hosts import SUSPENDED
@@ -35,6 +36,7 @@ class CoreCollector(Collector):
         yield from self._requests()
         yield from self._connections()
         yield from self._jobs()
+        yield from self._files()
         yield from self._fleet()
         yield from self._writer()
         yield from self._others()
@@ -105,6 +107,20 @@ class CoreCollector(Collector):
         for unit, count in sorted(meters.units.items()):
             units.add_metric((unit,), count)
         yield units
+
+    def _files(self) -> Iterator[Metric]:
+        files = self._core.state(Files)
+        standing = files.standing
+        yield GaugeMetricFamily("comptoir_files", "Files of all owners at the last sweep, uploads too.", standing.files)
+        yield GaugeMetricFamily("comptoir_files_bytes", "Bytes that they count.", standing.bytes_counted)
+        yield GaugeMetricFamily("comptoir_uploads_open", "Those of them that are not complete.", standing.uploads)
+        moved = CounterMetricFamily(
+            "comptoir_file_bytes", "Bytes of files, stored (up) and sent (down) here.", labels=("direction",)
+        )
+        moved.add_metric(("up",), files.bytes_in)
+        moved.add_metric(("down",), files.bytes_out)
+        yield moved
+        yield CounterMetricFamily("comptoir_artifacts", "Files that jobs made and results named.", files.artifacts)
 
     def _fleet(self) -> Iterator[Metric]:
         hosts = GaugeMetricFamily("comptoir_hosts", "Registered hosts.", labels=("status",))
