@@ -59,6 +59,18 @@ class Files(State):
         """Whether this coordinator keeps files: the extra is installed."""
         return self._missing is None
 
+    def count_in(self, size: int) -> None:
+        """Count bytes that were stored here."""
+        self.bytes_in += size
+
+    def count_out(self, size: int) -> None:
+        """Count bytes that were sent from here."""
+        self.bytes_out += size
+
+    def count_artifacts(self, files: int) -> None:
+        """Count files that a result named."""
+        self.artifacts += files
+
     async def collect(self) -> None:
         """Delete and erase what nothing needs any more; nothing happens while a call before is under way."""
         if self._missing is not None or self._collecting:

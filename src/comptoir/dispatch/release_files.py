@@ -14,7 +14,6 @@ from comptoir.jobs import FINAL, LiveJob
 from comptoir.kinds.files import artifacts_in, fetched_in
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.ids import parse
-from comptoir.kit.objects import FilesExtraMissing
 from comptoir.receipts import ReceiptFile, ReceiptFiles
 
 log = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ def release_when_over(core: Core, job: LiveJob) -> None:
 async def _release_quietly(core: Core, job_id: bytes) -> None:
     try:
         await release_files(core, job_id)
-    except (Unavailable, FilesExtraMissing) as away:
+    except Unavailable as away:
         log.warning("the files of job %s are released later: %s", job_id.hex(), away)
 
 
@@ -52,7 +51,10 @@ async def release_files(core: Core, job_id: bytes) -> None:
     Raises:
         Unavailable: the database can't be asked; call again.
     """
-    blobs, keeper = core.state(Files).blobs, keeper_of(job_id)
+    files, keeper = core.state(Files), keeper_of(job_id)
+    if not files.kept_here:
+        return
+    blobs = files.blobs
     kept = await blobs.kept_by(keeper)
     if not kept:
         return
@@ -61,7 +63,7 @@ async def release_files(core: Core, job_id: bytes) -> None:
         frames, _ = await core.jobs.answer(job_id)
         wanted = frozenset(filter(None, (parse("file", each.file) for each in artifacts_in(frames))))
     await blobs.release(keeper, wanted=wanted)
-    core.state(Files).artifacts += len(wanted)
+    files.count_artifacts(len(wanted))
 
 
 def receipt_files(job: LiveJob) -> ReceiptFiles | None:

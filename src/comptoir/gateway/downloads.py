@@ -83,7 +83,7 @@ async def _pieces(core: Core, request: Request, chunks: AsyncGenerator[bytes, No
                 chunk = await anext(chunks, b"")
                 if not chunk:
                     return
-                files.bytes_out += len(chunk)
+                files.count_out(len(chunk))
                 yield chunk
             finally:
                 budget.give(key, counted)

@@ -64,7 +64,7 @@ async def fill(core: Core, request: Request, source: Source, *, blobs: Blobs, bl
     finally:
         await filling.stop()
         blobs.pause(filling.upload)
-        core.state(Files).bytes_in += filling.upload.blob.stored - before
+        core.state(Files).count_in(filling.upload.blob.stored - before)
     return filling.upload.blob
 
 
