@@ -9,18 +9,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from comptoir.blobs import Blob, MadeFor
+from comptoir.blobs import Blob, MadeFor, UnknownFile
 from comptoir.dispatch.artifacts import FilesUnseen, look
 from comptoir.dispatch.errors import BadFrame
 from comptoir.dispatch.files import Files
 from comptoir.dispatch.job_files import keeper_of
-from comptoir.dispatch.stream import take_frames
+from comptoir.dispatch.stream import complete, take_frames
 from comptoir.dispatch.submit import Order, submit
 from comptoir.jobs import JobState, LiveJob
 from comptoir.kinds.files import Artifact, artifacts_in, file_frame
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.ids import public
-from comptoir.link import Frame, Frames, ModelOffer
+from comptoir.link import Frame, Frames, ModelOffer, Usage
 from comptoir.transports.link.session import Session
 from tests.dispatch.continuing import lease_of
 from tests.rooms.blobs.conftest import sha
@@ -147,6 +147,32 @@ class TestTaken:
         for lie in (named, other):
             with pytest.raises(BadFrame):
                 await take(street, job, file_frame("", 1, artifact=lie))
+
+
+class TestRestart:
+    async def test_a_coordinator_that_knows_nothing_takes_the_frames_that_are_sent_again(self, tmp_path: Path) -> None:
+        """What it knew of uploads died with it, and the worker sends all again."""
+        async with open_street(tmp_path, kinds=(TARGET,)) as street:
+            await street.host(offer=OFFER)
+            buyer, job = street.buyer_id, await buy(street)
+            named, scratch = await upload(street, job), await upload(street, job, b"scratch")
+            frame = file_frame("", 1, artifact=named)
+            await take(street, job, frame)
+
+        async with open_street(tmp_path, kinds=(TARGET,), buyer=buyer) as street:
+            revived = street.core.jobs.live.get(job.id)
+            assert revived is not None and revived.frames == []
+            with pytest.raises(BadFrame):
+                await take(street, revived, file_frame("", 1, artifact=msgspec.structs.replace(named, size=9)))
+            await take(street, revived, frame)
+            await complete(street.core, revived, finish_reason="stop", usage=Usage(0, 1))
+            await street.core.background.drain_tasks()
+
+            blobs = street.core.state(Files).blobs
+            assert (revived.state, revived.cost_uusd) == (JobState.COMPLETED, 1_000)
+            assert (await blobs.find(bytes.fromhex(named.file[5:]))).complete
+            with pytest.raises(UnknownFile):
+                await blobs.find(bytes.fromhex(scratch.file[5:]))
 
 
 @dataclass

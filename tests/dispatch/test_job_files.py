@@ -2,6 +2,7 @@
 next sweep where that was cut short; both databases."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,14 +10,16 @@ import msgspec
 import pytest
 
 from comptoir.blobs import Blob, MadeFor, UnknownFile
+from comptoir.dispatch.artifacts import FilesUnseen, look
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.expire import sweep
 from comptoir.dispatch.files import Files
 from comptoir.dispatch.job_files import KnownInputs, keeper_of, leased_work
 from comptoir.dispatch.release_files import SURELY_WRITTEN_MS, sweep_files
-from comptoir.dispatch.stream import complete, fail
+from comptoir.dispatch.stream import complete, fail, take_frames
 from comptoir.dispatch.submit import Order, submit
 from comptoir.jobs import Fault, JobState, LiveJob, NotYourLease
+from comptoir.kinds.files import Artifact, file_frame
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.ids import public
 from comptoir.ledger import InsufficientCredit
@@ -177,6 +180,36 @@ class TestEnds:
         assert at_once == [0, sorted((keeper_of(over.id), keeper_of(live.id)))]
         assert sum(swept) == 2, "that of the job which is over, and of one that is not there"
         assert await kept(street) == [keeper_of(live.id), "tender_1"]
+
+
+class TestLostHost:
+    async def test_what_it_uploaded_and_did_not_show_goes_and_the_rest_stays(self, street: Street) -> None:
+        """The next host needs the room: its buyer's files are full with half an upload of the one before."""
+        first, _ = await street.host(offer=OFFER)
+        job = await submit(street.core, order(street, await put(street)))
+        blobs, lost = street.core.state(Files).blobs, lease_of(job)
+        made = MadeFor(keeper_of(job.id), public("att", lost.id), 1_000, 10)
+        shown = await blobs.begin(owner_id=street.buyer_id, name="shown", size=0, making=made)
+        half = await blobs.begin(owner_id=street.buyer_id, name="half", size=900, making=made)
+        artifact = Artifact("shown", public("file", shown.id), 0, hashlib.sha256().hexdigest())
+        with pytest.raises(FilesUnseen) as unseen:
+            take_frames(street.core, job, 0, [file_frame("", 1, artifact=artifact)])
+        await look(street.core, job, unseen.value)
+        take_frames(street.core, job, 0, [file_frame("", 1, artifact=artifact)])
+        second, _ = await street.host(offer=OFFER)
+
+        await fail(street.core, job, code="x", message="x", fault=Fault.HOST)
+        await street.core.background.drain_tasks()
+
+        assert (lost.host_id, lease_of(job).host_id) == (first, second)
+        assert {file_id for file_id, maker in await blobs.kept_by(keeper_of(job.id)) if maker} == {shown.id}
+        await blobs.collect()
+        with pytest.raises(UnknownFile):
+            await blobs.find(half.id)
+        assert (await blobs.usage(street.buyer_id)).bytes_counted == 5
+        await complete(street.core, job, finish_reason="stop", usage=Usage(0, 0))
+        await street.core.background.drain_tasks()
+        assert ((await blobs.find(shown.id)).complete, await kept(street)) == (True, [])
 
 
 class TestLease:

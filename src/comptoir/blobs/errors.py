@@ -36,7 +36,7 @@ class QuotaReached(BlobRefusal):
 
 
 class MadeTooMuch(BlobRefusal):
-    """What a keeper makes would be more than its `MadeFor` allows; *bytes_free* and *files_free* say what is left."""
+    """What a maker makes would be more than its `MadeFor` allows; *bytes_free* and *files_free* say what is left."""
 
     def __init__(self, *, bytes_free: int, files_free: int) -> None:
         super().__init__(f"what is made may have {bytes_free} bytes and number {files_free} more")

@@ -324,15 +324,16 @@ class Blobs:
         before_ms = self._clock.now_ms() - longer_than_ms
         return await store.keepers(self._db, after=after, before_ms=before_ms, limit=KEEPERS_MAX)
 
-    async def release(self, keeper: str, *, wanted: frozenset[bytes] = frozenset()) -> None:
+    async def release(self, keeper: str, *, wanted: frozenset[bytes] = frozenset(), maker: str | None = None) -> None:
         """*keeper* needs no file any more. Idempotent.
 
         Args:
             wanted: what it made and its owner is to have; everything else that it made is gone for the owner at once,
                 and collected with what has expired.
+            maker: end only what this one of its makers made and is not *wanted*; the keeper goes on with the rest.
         """
         now_ms = self._clock.now_ms()
-        await self._db.run(partial(store.release, keeper=keeper, wanted=wanted, now_ms=now_ms))
+        await self._db.run(partial(store.release, keeper=keeper, wanted=wanted, maker=maker, now_ms=now_ms))
 
     async def give_up(self, kept: Kept, keeper: str) -> bool:
         """Delete what *keeper* was making, so that nothing of it counts any more; False: it is complete, and stays."""

@@ -119,8 +119,8 @@ def insert(tx: Tx, blob: Blob, limits: FileLimits, making: MadeFor | None = None
 def _check_made(tx: Tx, making: MadeFor, size: int) -> None:
     ((files, counted),) = tx.fetch(
         "SELECT count(*), COALESCE(sum(COALESCE(size, stored)), 0) FROM file_keeps JOIN files ON id = file_id "
-        "WHERE keeper = ? AND made_by IS NOT NULL",
-        (making.keeper,),
+        "WHERE keeper = ? AND made_by = ?",
+        (making.keeper, making.maker),
     )
     if files >= making.files_max or counted + size > making.bytes_max:
         raise MadeTooMuch(
@@ -243,13 +243,19 @@ def keep(tx: Tx, blob: Blob, keeper: str, now_ms: int) -> None:
     tx.insert(KEEPS, [(blob.id, keeper, now_ms, None)], ignore_conflicts=True)
 
 
-def release(tx: Tx, keeper: str, wanted: frozenset[bytes], now_ms: int) -> None:
-    """*keeper* needs nothing any more; what it made and is not *wanted* is gone for its owner, and collected next."""
-    rows = tx.fetch("SELECT file_id FROM file_keeps WHERE keeper = ? AND made_by IS NOT NULL", (keeper,))
-    useless = sorted({bytes(row[0]) for row in rows} - wanted)
+def release(tx: Tx, keeper: str, wanted: frozenset[bytes], *, maker: str | None, now_ms: int) -> None:
+    """*keeper* needs nothing any more; what it made and is not *wanted* is gone for its owner, and collected next.
+
+    Of one *maker*, only that, and the keeper needs the rest still.
+    """
+    rows = tx.fetch("SELECT file_id, made_by FROM file_keeps WHERE keeper = ? AND made_by IS NOT NULL", (keeper,))
+    useless = sorted({bytes(file_id) for file_id, by in rows if maker in (None, by)} - wanted)
     if useless:
         tx.update(FILES, ("expires_ms",), [(file_id, now_ms) for file_id in useless])
-    tx.execute("DELETE FROM file_keeps WHERE keeper = ?", (keeper,))
+    if maker is None:
+        tx.execute("DELETE FROM file_keeps WHERE keeper = ?", (keeper,))
+    for file_id in useless if maker is not None else ():
+        tx.execute("DELETE FROM file_keeps WHERE file_id = ? AND keeper = ?", (file_id, keeper))
 
 
 def give_up(tx: Tx, file_id: bytes, keeper: str) -> bool:

@@ -95,7 +95,7 @@ class MadeFor:
     maker: str
     """Which of those that work on it one after the other, such as ``att_…``; as long."""
     bytes_max: int
-    """Bytes that the keeper's files may have together, the unfinished ones in full."""
+    """Bytes that what this maker makes may have together, the unfinished ones in full."""
     files_max: int
 
 

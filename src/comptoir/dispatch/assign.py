@@ -18,6 +18,7 @@ from comptoir.dispatch.merit import note_claim_beyond
 from comptoir.dispatch.newcomers import kept_from_newcomers, note_waiting
 from comptoir.dispatch.on_request import AssignedStart, ToldOfStarts, tell_starts
 from comptoir.dispatch.quote import QuotedStart, grow_holds, new_quote, price_cap_uusd, quoted_start
+from comptoir.dispatch.release_files import drop_lost
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.events import JobSent
@@ -506,6 +507,7 @@ async def requeue(
         core.fleet.outcome(lease.host_id, outcome, buyer=job.owner_id)
     elif beyond:
         note_claim_beyond(core, job, lease)
+    drop_lost(core, job, lease)
     if restarted:
         job.restart()
     core.fleet.release(lease.host_id)

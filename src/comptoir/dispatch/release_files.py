@@ -6,14 +6,16 @@ sweep, which looks at every job that still keeps something.
 """
 
 import logging
+from collections.abc import Sequence
 
 from comptoir.dispatch.core import Core, State
 from comptoir.dispatch.files import Files
 from comptoir.dispatch.job_files import job_of, keeper_of
-from comptoir.jobs import FINAL, LiveJob
+from comptoir.jobs import FINAL, Lease, LiveJob
 from comptoir.kinds.files import artifacts_in, fetched_in
 from comptoir.kit.errors import Unavailable
-from comptoir.kit.ids import parse
+from comptoir.kit.ids import parse, public
+from comptoir.link import Frame
 from comptoir.receipts import ReceiptFile, ReceiptFiles
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,29 @@ async def _release_quietly(core: Core, job_id: bytes) -> None:
         log.warning("the files of job %s are released later: %s", job_id.hex(), away)
 
 
+def drop_lost(core: Core, job: LiveJob, lease: Lease) -> None:
+    """Delete what was uploaded under *lease*, which was revoked and is written as such, and its frames don't name.
+
+    The next host may have as much to upload, and what its buyer's files may have is the same.
+    """
+    if job.kind.files:
+        core.background.spawn(_drop_quietly(core, job.id, lease.id, _named(job.frames[lease.first_frame :])))
+
+
+async def _drop_quietly(core: Core, job_id: bytes, lease: bytes, named: frozenset[bytes]) -> None:
+    files, keeper, maker = core.state(Files), keeper_of(job_id), public("att", lease)
+    try:
+        if files.kept_here and any(by == maker for _, by in await files.blobs.kept_by(keeper)):
+            await files.blobs.release(keeper, wanted=named, maker=maker)
+    except Unavailable as away:
+        log.warning("what a lost host of job %s uploaded is deleted at its end: %s", job_id.hex(), away)
+
+
+def _named(frames: Sequence[Frame]) -> frozenset[bytes]:
+    """Return the files that *frames* name, without those before a host that began again."""
+    return frozenset(filter(None, (parse("file", each.file) for each in artifacts_in(frames))))
+
+
 async def release_files(core: Core, job_id: bytes) -> None:
     """Release what the job, which is over, needs and has made, but for the files that its result names.
 
@@ -61,7 +86,7 @@ async def release_files(core: Core, job_id: bytes) -> None:
     wanted: frozenset[bytes] = frozenset()
     if any(maker for _, maker in kept):
         frames, _ = await core.jobs.answer(job_id)
-        wanted = frozenset(filter(None, (parse("file", each.file) for each in artifacts_in(frames))))
+        wanted = _named(frames)
     await blobs.release(keeper, wanted=wanted)
     files.count_artifacts(len(wanted))
 

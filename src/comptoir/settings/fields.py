@@ -191,8 +191,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Most bytes of all users' files together, so that they can't fill the disk; beyond it 507. Files with the same
     bytes are stored once, and count each."""
     artifacts_bytes_per_job_max: Annotated[int, Meta(ge=0, le=1 << 50)] = 8 * GIB
-    """Most bytes of the files that one job makes, those of lost attempts included until it is over; they count in its
-    buyer's files as well."""
+    """Most bytes of the files that one job makes, at one host; they count in its buyer's files as well."""
     upload_s: Annotated[float, Meta(ge=MINUTE_S, le=30.0 * DAY_S)] = float(DAY_S)
     """How long an unfinished upload waits for its next bytes, seconds; then it is given up."""
     files_retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 30

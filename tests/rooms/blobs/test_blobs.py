@@ -405,6 +405,25 @@ class TestMadeFor:
         assert await place.blobs.collect() == (2, 2)
         assert (await place.blobs.usage(ADA)).bytes_counted == 3
 
+    async def test_the_end_of_one_maker_leaves_what_others_made_and_is_wanted(self, place: Place) -> None:
+        async def begin(maker: str, size: int) -> Blob:
+            made = MadeFor("job_1", maker, bytes_max=10, files_max=10)
+            return await place.blobs.begin(owner_id=ADA, name="a", size=size, making=made)
+
+        shown, hidden, half = await begin("att_1", 0), await begin("att_1", 0), await begin("att_1", 10)
+        given = await place.store_file(b"input")
+        await place.blobs.keep(given.id, owner_id=ADA, keeper="job_1")
+        other = await begin("att_2", 10)
+
+        await place.blobs.release("job_1", wanted=frozenset((shown.id,)), maker="att_1")
+
+        kept = {file_id for file_id, _ in await place.blobs.kept_by("job_1")}
+        assert kept == {shown.id, given.id, other.id}
+        assert (await place.blobs.collect())[0] == 2
+        for gone in (hidden, half):
+            with pytest.raises(UnknownFile):
+                await place.blobs.find(gone.id)
+
     async def test_only_what_is_not_complete_is_given_up(self, place: Place) -> None:
         made = MadeFor("job_1", "att_1", bytes_max=100, files_max=10)
         half = await place.blobs.begin(owner_id=ADA, name="a", size=9, making=made)

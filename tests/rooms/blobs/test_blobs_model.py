@@ -150,7 +150,7 @@ class FilesMachine(LoopMachine):
     def begin_for(self, number: int, owner: bytes, data: bytes, keeper: str) -> object:
         """A job begins to make a file."""
         made = MadeFor(keeper, "att_1", bytes_max=10, files_max=4)
-        mine = [one for one in self.known.values() if keeper in one.keepers and one.made]
+        mine = [one for one in self.known.values() if keeper in one.keepers and one.made]  # All by one maker.
         fits = len(mine) < made.files_max and sum(len(one.data) for one in mine) + len(data) <= made.bytes_max
         if sum(one.owner == owner for one in self.known.values()) == LIMITS.files_per_owner_max:
             return multiple()
