@@ -1,6 +1,8 @@
 """``comptoir host``: joins, tells what it earns, and leaves in order."""
 
 import io
+import re
+import sys
 import threading
 from collections.abc import Callable
 from http.server import HTTPServer, SimpleHTTPRequestHandler
@@ -9,14 +11,17 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from comptoir.cli.board import Board, format_event
 from comptoir.cli.host import _prices
+from comptoir.cli.main import program
 from comptoir.cli.prices import read_run_prices, read_unit_price, read_unit_prices
 from comptoir.cli.up import _worker_arguments
-from comptoir.kinds import Unit, load_kinds
+from comptoir.kinds import Kinds, Unit, load_kinds
 from comptoir.settings import Settings
+from comptoir.worker.run import WorkerConfig
 from tests.cli.conftest import ENGINE, Invoke, Program, Up, clean_environment
 from tests.selling import TARGET
 
@@ -177,6 +182,10 @@ class TestRunPrices:
                 ("qwen2.5:7b:token_out=0.2", "run=$0.5"),
                 {"qwen2.5:7b": {"token_out": 200_000}, "": {"run": 500_000_000_000}},
             ),
+            (
+                ("second=0.0001", "p:CPU_second=0.02cr", "second-of-video=0"),
+                {"": {"wall_ms": 100_000, "video_ms": 0}, "p": {"cpu_ms": 200_000}},
+            ),
         ],
     )
     def test_any_unit_for_all_and_for_some(self, texts: tuple[str, ...], found: dict[str, dict[str, int]]) -> None:
@@ -280,7 +289,59 @@ def shown(board: Board) -> str:
     return console.file.getvalue()
 
 
+def rows(text: str, first: str) -> list[list[str]]:
+    """Return the cells of the rows of tables that begin with a word."""
+    return [re.split(r"  +", line.strip()) for line in text.splitlines() if line.startswith(f"{first} ")]
+
+
+class TestUsualPrices:
+    def test_programs_are_sold_at_what_is_usual_where_their_owner_names_no_price(self) -> None:
+        """Sold by a unit that has none, they would be refused; for nothing, they would be given away."""
+        usual = {unit.name: unit.usual_rate for kind in Kinds() if kind.files for unit in kind.units}
+        assert usual and all(usual.values()), usual
+
+    def test_the_owners_price_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[WorkerConfig] = []
+
+        async def run(config: WorkerConfig, **_: Any) -> None:
+            asked.append(config)
+
+        monkeypatch.setattr(sys.modules["comptoir.cli.host"], "run_worker", run)
+        CliRunner().invoke(
+            program, ["host", "--engine", "python", "--unit-price", "second=0.5"], catch_exceptions=False
+        )
+
+        assert (asked[0].prices["wall_ms"], asked[0].prices["cpu_ms"]) == (500_000_000, 40_000)
+
+
 class TestBoard:
+    def test_several_engines_are_a_table_with_what_each_earned(self) -> None:
+        board = Board("http://post")
+        prices = {"python": {"python": {"cpu_ms": 40_000, "wall_ms": 20_000}}, "ffmpeg": {"ffmpeg": {"video_ms": 0}}}
+        for name, offers in prices.items():
+            board.take("EngineReady", {"engine": name, "models": [name], "prices": offers})
+        board.take(
+            "EngineReady", {"engine": "demo", "models": ["m"], "prices": {"m": {"token_in": 0, "token_out": 10**6}}}
+        )
+        board.take("EngineSkipped", {"engine": "whisper", "why": "no model"})
+        done = {"job_id": "job_1", "state": "done", "earned_uusd": 30, "balance_uusd": 90}
+        board.take("JobDone", {**done, "kind": "python", "tokens": 1_500})
+        board.take("JobDone", {**done, "kind": "ffmpeg", "tokens": 60_000, "earned_uusd": 60})
+
+        text = shown(board)
+
+        assert rows(text, "python") == [
+            ["python", "python", "0.004 credits a CPU second and 0.002 credits a second"],
+            ["python", "1", "1.5 seconds", "90", "+0.003"],
+        ]
+        assert rows(text, "ffmpeg")[0] == ["ffmpeg", "ffmpeg", "free"]
+        assert rows(text, "demo") == [["demo", "m", "free in, $1.00/M out"]]
+        assert rows(text, "whisper") == [["whisper", "skipped", "no model"]]
+        assert board.summary() == [
+            "earned with ffmpeg: 1 jobs, 60 seconds of video, +0.006 credits",
+            "earned with python: 1 jobs, 1.5 seconds, +0.003 credits",
+        ]
+
     def test_it_sums_what_was_earned(self) -> None:
         board = Board("http://post")
         for kind, facts, _ in EVENTS:
@@ -288,7 +349,7 @@ class TestBoard:
 
         text = shown(board)
 
-        assert (board.jobs_done, board.jobs_failed, board.running, board.made) == (1, 1, set(), {"token_out": 5})
+        assert (board.jobs_done, board.jobs_failed, board.running) == (1, 1, set())
         assert (board.earned_uusd, board.balance_uusd) == (441, 1441)
         assert "0.0441 credits" in text and "2x H100" in text and "stopped" in text
         assert "0.14 of it: buys, never leaves" in text
@@ -303,7 +364,10 @@ class TestBoard:
 
         text = shown(board)
 
-        assert "shout (0.20 credits a run)" in text and "1 run " in text and "runs" in text
+        assert rows(text, "container") == [
+            ["container", "shout", "0.20 credits a run"],
+            ["container", "1", "1 run", "60", "+0.20"],
+        ]
         assert "tokens" not in text
         assert "1 run, +0.20 credits" in format_event("JobDone", {**done, "kind": "container"})
 
@@ -324,7 +388,9 @@ class TestBoard:
         text = shown(board)
 
         said = "scribe (0.02 credits per kilobyte)"
-        assert said in text and "3,000 bytes" in text and "tokens" not in text
+        assert rows(text, "scribe") == [["scribe", "scribe", "0.02 credits per kilobyte"]]
+        assert rows(text, "letters") == [["letters", "1", "3,000 bytes", "180,000", "+0.06"]]
+        assert "tokens" not in text
         assert (
             format_event("EngineReady", ready, KINDS)
             == f"engine scribe is ready: {said} (80 bytes/s, first after 500 ms)"
@@ -357,7 +423,8 @@ class TestBoard:
         board.take("JobDone", done)
         board.take("JobDone", paid)
 
-        assert (board.jobs_done, board.made, board.earned_uusd) == (1, {"run": 1}, 2000)
+        assert (board.jobs_done, board.earned_uusd) == (1, 2000)
+        assert board.summary() == ["earned with container: 1 jobs, 1 run, +0.20 credits"]
         assert format_event("JobDone", paid) == "job_1 paid: +0.20 credits, balance 0.20"
 
     def test_a_name_from_outside_is_no_markup(self) -> None:

@@ -207,6 +207,14 @@ class TestResults:
 
         assert there(tmp_path) == {"b.txt": "new"}
 
+    def test_a_job_that_ended_otherwise_than_well_shows_it_in_the_list(self, ask: Invoke) -> None:
+        ask("run", "kind", "steps", steps({"page": 1}, {"finish": "wall"}))
+
+        assert "completed (wall)" in ask("jobs", "--limit", "1").stdout
+
+    def test_what_is_on_offer_says_how_it_is_bought(self, ask: Invoke) -> None:
+        assert "buy with: comptoir run kind steps '{…}'" in ask("models").stdout
+
     def test_jobs_show_lists_them(self, ask: Invoke, tmp_path: Path) -> None:
         (tmp_path / "in.txt").write_text("of the buyer")
         ran = ask("run", "kind", "steps", steps(made("a.txt", "a")), "-i", "in.txt", "--json")

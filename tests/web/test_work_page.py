@@ -16,6 +16,10 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page
 
+from comptoir.kinds import Kinds
+from comptoir.worker.engines.ffmpeg.program import find_program
+from comptoir.worker.engines.registry import EngineSpec
+from comptoir.worker.run import WorkerConfig, run_worker
 from tests.cli.stepping import ENGINE, TARGET
 from tests.post import Post, open_post
 from tests.web.test_page import WAIT_MS, Seen
@@ -196,3 +200,65 @@ class TestJob:
         await seen.page.dispatch_event("#key", "change")
 
         await seen.page.locator("#jobs .none", has_text="key").wait_for(timeout=WAIT_MS)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def shop(tmp_path: Path, browser: Browser) -> AsyncIterator[Seen]:
+    """Open the page of a post with a host of both kinds of programs that the page can order."""
+    async with open_post(tmp_path) as post:
+        stop = asyncio.Event()
+        config = WorkerConfig(
+            url=post.url, engines=[EngineSpec("python", {}), EngineSpec("ffmpeg", {})], measure=False,
+            prices={unit.name: unit.usual_rate for unit in Kinds().units.values() if unit.usual_rate},
+            state_dir=str(tmp_path / "worker"), drain_s=0.0,
+        )  # fmt: skip
+        working = asyncio.create_task(run_worker(config, stop=stop))
+        try:
+            await post.until_linked()
+            async with await browser.new_context(viewport={"width": 390, "height": 844}) as context:
+                page = await context.new_page()
+                await page.goto(post.url + "/work")
+                await page.fill("#key", post.buyer_key)
+                yield Seen(post, page)
+        finally:
+            stop.set()
+            await asyncio.wait_for(working, 20)
+
+
+class TestOrder:
+    async def test_a_program_with_a_file_from_the_disk_runs(self, shop: Seen, tmp_path: Path) -> None:
+        page = shop.page
+        (tmp_path / "data.csv").write_text("1\n2\n3\n")
+        await page.select_option("#offer", "python")
+        await page.fill("#code", "numbers = list(map(int, open('data.csv')))\nprint('sum', sum(numbers))")
+        await page.set_input_files("#python-files", tmp_path / "data.csv")
+        await page.click("#send")
+        await page.wait_for_selector("#receipt:not([hidden])", timeout=WAIT_MS)
+
+        assert await page.locator("#job-log").inner_text() == "sum 6\n"
+        assert "python (python) · completed" in await page.locator("#job-facts").inner_text()
+        assert "data.csv" in await page.locator("#inputs").inner_text()
+        assert await page.locator("#jobs tr").count() == 1
+
+    async def test_a_film_is_converted_and_plays(self, shop: Seen, tmp_path: Path) -> None:
+        page, film = shop.page, tmp_path / "in.mp4"
+        program = find_program().ffmpeg
+        made = ("-f", "lavfi", "-i", "testsrc=size=64x48:rate=5:duration=1", "-pix_fmt", "yuv420p", str(film))
+        running = await asyncio.create_subprocess_exec(program, "-v", "error", *made)
+        assert await running.wait() == 0
+        await page.select_option("#offer", "ffmpeg")
+        await page.set_input_files("#ffmpeg-file", film)
+        await page.select_option("#format", "webm")
+        await page.fill("#resolution", "32x24")
+        await page.click("#send")
+        await page.wait_for_selector("#artifacts video", timeout=WAIT_MS)
+
+        await come_true(page, "document.querySelector('#artifacts video').videoWidth === 32")
+        assert await page.evaluate("document.querySelector('#artifacts video').play().then(() => true)")
+
+    async def test_what_is_refused_is_said(self, shop: Seen) -> None:
+        await shop.page.select_option("#offer", "python")
+        await shop.page.fill("#requirements", "numpy; evil")
+        await shop.page.click("#send")
+
+        await shop.page.locator("#said.bad", has_text="requirements[0]").wait_for(timeout=WAIT_MS)

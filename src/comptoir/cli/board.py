@@ -1,18 +1,30 @@
 """What a worker's owner sees: events put into words, and the live board with what was earned."""
 
 import time
-from collections import Counter, deque
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from comptoir.cli.screen import credits, credits_and_usd, facts, harmless, span, state, table, unit_price
-from comptoir.kinds import TOKEN_OUT, Kinds, Unit
+from comptoir.cli.screen import price as token_price
+from comptoir.kinds import TOKEN_IN, TOKEN_OUT, Kinds, Unit
 from comptoir.kinds.capabilities import words
 
 RECENT_JOBS = 8
 """Jobs shown on the board."""
+
+OFFERS_SHOWN = 8
+"""Models of one engine shown on the board."""
+
+JOBS_REMEMBERED = 1_000
+"""Jobs whose kind is remembered: what one earned may be told after its lease was forgotten."""
+
+FORGOTTEN = "other"
+"""Work whose kind is not known."""
 
 
 SHIPPED = Kinds()
@@ -111,6 +123,31 @@ def _amount(event: dict[str, Any], kinds: Kinds) -> str:
     return "–" if event["state"] == "paid" else _unit(event, kinds).format(event["tokens"])
 
 
+def _spelled(by_unit: dict[str, int] | None, kinds: Kinds) -> str:
+    """Spell an offer's prices in a table: those of tokens as they are everywhere, others in their units."""
+    if by_unit is None:
+        return ""
+    if _told(by_unit):
+        return _price(by_unit, kinds)
+    return f"{token_price(by_unit.get(TOKEN_IN.name, 0))} in, {token_price(by_unit[TOKEN_OUT.name])} out"
+
+
+@dataclass
+class KindEarned:
+    """What a kind of work has brought since the start."""
+
+    unit: Unit
+    jobs: int = 0
+    count: int = 0
+    """Units of what was delivered."""
+    uusd: int = 0
+
+    @property
+    def words(self) -> str:
+        """Say it in a line."""
+        return f"{self.jobs:,} jobs, {self.unit.format(self.count)}, +{credits(self.uusd)} credits"
+
+
 class Board:
     """Folds events into what is shown; keeps nothing but counts and the latest."""
 
@@ -120,13 +157,15 @@ class Board:
         self.host_id = ""
         self.runs_on = ""
         self.status = "starting"
-        self.engines: dict[str, str] = {}
+        self.engines: dict[str, Sequence[tuple[str, str]] | str] = {}
+        """What each offers, with its price; or why it is skipped."""
         self.jobs_done = 0
         self.jobs_failed = 0
         self.running: set[str] = set()
-        self.made: Counter[str] = Counter()
-        """Units of what was delivered, by their name."""
-        self.earned_uusd = 0
+        self.earned: dict[str, KindEarned] = {}
+        """By kind."""
+        self._kind_of: dict[str, str] = {}
+        """Of the newest jobs."""
         self.balance_uusd: int | None = None
         self.promo_uusd = 0
         self.recent: deque[tuple[str, str, str, int]] = deque(maxlen=RECENT_JOBS)
@@ -139,9 +178,12 @@ class Board:
             case "HardwareFound":
                 self.runs_on = event["gpu"] + (f" · {event['vram_mib']:,} MiB" if event["vram_mib"] else "")
             case "EngineReady":
-                self.engines[event["engine"]] = _offered(event, self.kinds)
+                prices = event.get("prices", {})
+                self.engines[event["engine"]] = [
+                    (name, _spelled(prices.get(name), self.kinds)) for name in event["models"]
+                ]
             case "EngineSkipped":
-                self.engines[event["engine"]] = f"skipped: {event['why']}"
+                self.engines[event["engine"]] = event["why"]
             case "Registered":
                 self.host_id = event["host_id"]
             case "Connected":
@@ -164,37 +206,48 @@ class Board:
     def _done(self, event: dict[str, Any]) -> None:
         self.running.discard(event["job_id"])
         self.jobs_done += event["state"] == "done"
-        if event["tokens"]:
-            self.made[_unit(event, self.kinds).name] += event["tokens"]
-        self.earned_uusd += event["earned_uusd"]
+        kind = event.get("kind") or self._kind_of.get(event["job_id"], FORGOTTEN)
+        self._kind_of[event["job_id"]] = kind
+        if len(self._kind_of) > JOBS_REMEMBERED:
+            del self._kind_of[next(iter(self._kind_of))]
+        of_kind = self.earned.setdefault(kind, KindEarned(_unit(event, self.kinds)))
+        of_kind.jobs += event["state"] == "done"
+        of_kind.count += event["tokens"]
+        of_kind.uusd += event["earned_uusd"]
         # A lease that earned nothing comes with no balance.
         if event["balance_uusd"]:
             self.balance_uusd, self.promo_uusd = event["balance_uusd"], event.get("promo_uusd", 0)
         self.recent.appendleft((event["job_id"], ended(event), _amount(event, self.kinds), event["earned_uusd"]))
 
+    @property
+    def earned_uusd(self) -> int:
+        """Micro-dollars earned since the start."""
+        return sum(of_kind.uusd for of_kind in self.earned.values())
+
+    def summary(self) -> list[str]:
+        """Say what each kind of work has brought, a line each, the best first."""
+        best = sorted(self.earned.items(), key=lambda each: -each[1].uusd)
+        return [f"earned with {kind}: {of_kind.words}" for kind, of_kind in best]
+
     def render(self) -> RenderableType:
         """Return the board as of now."""
-        minutes = max((time.monotonic() - self._since_s) / 60, 1 / 60)
-        counted = self.made or {TOKEN_OUT.name: 0}
         head = facts(
             [
                 ("coordinator", self.url),
                 ("host", self.host_id or None),
                 ("runs on", self.runs_on or None),
-                *((f"engine {name}", what) for name, what in self.engines.items()),
                 ("status", state(self.status)),
                 ("jobs", f"{self.jobs_done} done, {len(self.running)} running, {self.jobs_failed} failed"),
-                *(
-                    (unit.many, f"{unit.amount(count)} ({count / unit.shown / minutes:,.0f} a minute)")
-                    for name, count in counted.items()
-                    for unit in (self.kinds.unit(name),)
-                ),
                 ("earned now", Text(credits_and_usd(self.earned_uusd), style="bold green")),
                 ("balance", credits_and_usd(self.balance_uusd) if self.balance_uusd is not None else None),
                 ("promotional", f"{credits(self.promo_uusd)} of it: buys, never leaves" if self.promo_uusd else None),
             ]
         )
         parts: list[RenderableType] = [head]
+        if self.engines:
+            parts += [Text(), self._engines()]
+        if self.earned:
+            parts += [Text(), self._earned()]
         if self.recent:
             recent = table("job", "state", "made", "credits", right=("made", "credits"))
             for job, how, made, earned in self.recent:
@@ -205,3 +258,29 @@ class Board:
         if self.status != "stopped":
             parts.append(Text("Ctrl-C finishes running jobs and stops", style="dim"))
         return Group(*parts)
+
+    def _engines(self) -> RenderableType:
+        shown = table("engine", "sells", "for")
+        for name, offers in self.engines.items():
+            if isinstance(offers, str):
+                shown.add_row(name, Text("skipped", style="yellow"), offers)
+                continue
+            for at, (model, asked) in enumerate(offers[:OFFERS_SHOWN]):
+                shown.add_row("" if at else name, model, asked)
+            if len(offers) > OFFERS_SHOWN:
+                shown.add_row("", f"and {len(offers) - OFFERS_SHOWN} more", "")
+        return shown
+
+    def _earned(self) -> RenderableType:
+        minutes = max((time.monotonic() - self._since_s) / 60, 1 / 60)
+        shown = table("work", "jobs", "made", "a minute", "credits", right=("jobs", "made", "a minute", "credits"))
+        for kind, of_kind in self.earned.items():
+            unit, count = of_kind.unit, of_kind.count
+            shown.add_row(
+                kind,
+                f"{of_kind.jobs:,}",
+                unit.format(count),
+                f"{count / unit.shown / minutes:,.0f}",
+                f"+{credits(of_kind.uusd)}",
+            )
+        return shown

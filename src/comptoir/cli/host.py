@@ -29,7 +29,7 @@ from comptoir.worker.engines.base import EngineError
 from comptoir.worker.engines.infernet_config import read_config
 from comptoir.worker.engines.registry import EngineSpec, parse_spec
 from comptoir.worker.errors import KeyRefused
-from comptoir.worker.events import Event
+from comptoir.worker.events import Event, Stopped
 from comptoir.worker.files import GIB, INPUTS_BYTES_MAX, InputRules
 from comptoir.worker.run import WorkerConfig, run_worker
 
@@ -57,7 +57,7 @@ NO_ENGINE_HINT = (
     "engines",
     metavar="ENGINE",
     multiple=True,
-    help="demo, llamacpp,path=…, openai,base_url=…, container,id=…,url=…, an address, a .gguf file. Repeatable.",
+    help="python, ffmpeg, demo, llamacpp,path=…, openai,base_url=…, container,id=…,url=…, an address, a .gguf file. Repeatable.",
 )
 @click.option(
     "--infernet-config",
@@ -103,7 +103,8 @@ NO_ENGINE_HINT = (
     "unit_prices",
     metavar="[MODEL:]UNIT=PRICE",
     multiple=True,
-    help="Price in any other unit, per the amount its prices are shown for: image=0.01, or m:image=1cr for one model. Repeatable.",
+    help="Price in any other unit, per the amount its prices are shown for: second=0.0001, or m:image=1cr for one "
+    "model [what is usual for the unit, which the host's screen shows]. Repeatable.",
 )
 @click.option(
     "--kind",
@@ -185,6 +186,7 @@ def host(
       comptoir host --engine demo --price-out 100cr
       comptoir host --engine container,id=shout,url=http://127.0.0.1:3000 --price-run shout=0.002
       comptoir host --infernet-config config.json --price-run 0.002
+      comptoir host --engine python --engine ffmpeg --unit-price second=0.0001 --unit-price second-of-video=0.0002
       comptoir host --kind studio.kinds:Image --engine studio.engine:Painter --unit-price image=0.01
       comptoir host --url https://a.post.example --url https://b.post.example --engine demo
     """
@@ -196,7 +198,9 @@ def host(
     sold = kinds_from(kinds)
     run_uusd, of_containers = read_run_prices(run_prices)
     by_unit = read_unit_prices(unit_prices, sold.units)
-    prices = {TOKEN_IN.name: price_in, TOKEN_OUT.name: price_out, RUN.name: run_uusd * MILLION} | by_unit.pop("", {})
+    usual = {unit.name: unit.usual_rate for unit in sold.units.values() if unit.usual_rate}
+    tokens_and_runs = {TOKEN_IN.name: price_in, TOKEN_OUT.name: price_out, RUN.name: run_uusd * MILLION}
+    prices = usual | tokens_and_runs | by_unit.pop("", {})
     config = WorkerConfig(
         url=target.url, key=target.key or None, engines=[*_specs(engines), *_infernet(infernet_configs)],
         discover=discover, discover_skip_ports=list(skip_ports), slots=slots, threads=threads,
@@ -291,8 +295,9 @@ def _print_line(board: Board, event: Event) -> None:
     kind, facts = type(event).__name__, msgspec.structs.asdict(event)
     board.take(kind, facts)
     line = format_event(kind, facts, board.kinds)
-    if line:
-        click.echo(line)
+    said = [*([line] if line else []), *(board.summary() if isinstance(event, Stopped) else [])]
+    if said:
+        click.echo("\n".join(said))
         sys.stdout.flush()
 
 

@@ -32,6 +32,9 @@ from comptoir.cli.work.command import chosen, following
 from comptoir.cli.work.saving import check_folder
 from comptoir.kinds import TOKEN_IN, TOKEN_OUT, Kinds
 
+WELL = ("stop", "length", "tool_calls", "function_call", "content_filter")
+"""Finish reasons that need no second look in a list."""
+
 STATES = ("queued", "running", "completed", "failed", "cancelled", "expired")
 
 
@@ -57,8 +60,9 @@ def jobs(
 ) -> None:
     """List your jobs, show the history of one, follow it, or cancel it.
 
-    Each job is counted in its kind's unit: tokens of a chat (in+out), runs of a container. A chain of containers is one
-    job, listed under their names with commas between; 'jobs show' has the host and the pay of each.
+    Each job is counted in its kind's unit: tokens of a chat (in+out), runs of a container, seconds of a program. A
+    chain of containers is one job, listed under their names with commas between; 'jobs show' has the host and the pay
+    of each.
 
     \b
     Examples:
@@ -81,7 +85,7 @@ def jobs(
     if not page["jobs"]:
         console.print('[dim]no jobs yet; buy one with:[/] comptoir run "Explain quantum computing."')
         return
-    made = table("job", "state", "model", "tokens", "credits", "host", "when", right=("tokens", "credits"))
+    made = table("job", "state", "model", "made", "credits", "host", "when", right=("made", "credits"))
     for job in page["jobs"]:
         made.add_row(
             job["id"],
@@ -115,6 +119,8 @@ def _state(job: dict[str, Any]) -> Text:
     word = state(job["state"])
     if job["queue_position"] is not None:
         word.append(f" (after {job['queue_position']})", style="dim")
+    if job["finish_reason"] not in (*WELL, None):
+        word.append(f" ({job['finish_reason']})", style="yellow")
     return word
 
 

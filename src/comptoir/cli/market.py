@@ -21,8 +21,12 @@ from comptoir.cli.screen import (
     table,
 )
 from comptoir.cli.target import find_target, json_option, server_options
+from comptoir.cli.work import command_for
 from comptoir.kinds import ContainerChain
 from comptoir.kinds.capabilities import words
+
+COMMANDS_TOLD = 4
+"""Commands that buy what is listed, told below the list."""
 
 
 @click.group(invoke_without_command=True)
@@ -111,7 +115,7 @@ def models(ctx: click.Context, *, as_json: bool, url: str | None, key: str | Non
 
     Ask models with 'comptoir run'; you pay by the token. Buy runs of containers through the Infernet API: POST
     /api/jobs with {"containers": ["NAME"], "data": {…}}, then GET /api/jobs?id=…. Work in other units is listed with
-    its price in them, and bought with POST /house/jobs.
+    its price in them; buy it with 'comptoir run KIND', where KIND is what it serves.
 
     \b
     Examples:
@@ -178,7 +182,8 @@ def _list_others(offered: list[dict[str, Any]]) -> None:
             str(one["waiting"]),
         )
     console.print(made)
-    console.print("[dim]bought through the native API: POST /house/jobs[/]")
+    commands = dict.fromkeys(command_for(one, named=False) for one in offered)
+    console.print(Text(f"buy with: {', '.join(list(commands)[:COMMANDS_TOLD])}", style="dim"))
 
 
 def _list_containers(offered: list[dict[str, Any]]) -> None:

@@ -56,7 +56,7 @@ def read_run_price(text: str) -> int:
 
 
 def read_unit_prices(texts: Sequence[str], units: Mapping[str, Unit]) -> dict[str, dict[str, int]]:
-    """Read ``[MODEL:]UNIT=PRICE``, any number of them.
+    """Read ``[MODEL:]UNIT=PRICE``, any number of them; a unit is called by its name, or as prices for it are told.
 
     Returns:
         By model (empty: all others) and unit, micro-dollars per million.
@@ -68,15 +68,22 @@ def read_unit_prices(texts: Sequence[str], units: Mapping[str, Unit]) -> dict[st
     for text in texts:
         told, _, price = text.rpartition("=")
         model, _, name = told.rpartition(":")  # Names of models have colons in them, those of units have none.
-        unit = units.get(name)
+        unit = units.get(name) or _spoken(name, units)
         if unit is None:
             known = ", ".join(f"{one.name} (per {one.quoted})" for one in units.values())
             raise click.BadParameter(f"{text!r} must look like [MODEL:]UNIT=PRICE with a unit of {known}")
         of_model = found.setdefault(model, {})
-        if name in of_model:
+        if unit.name in of_model:
             raise click.BadParameter(f"{text!r}: this price was given already")
-        of_model[name] = read_unit_price(price, unit)
+        of_model[unit.name] = read_unit_price(price, unit)
     return found
+
+
+def _spoken(words: str, units: Mapping[str, Unit]) -> Unit | None:
+    """Return the unit that prices are told for as *words*: ``cpu-second`` for ``0.002 credits a CPU second``."""
+    said = words.replace("_", "-").casefold()
+    found = [unit for unit in units.values() if unit.quoted.replace(" ", "-").casefold() == said]
+    return found[0] if len(found) == 1 else None
 
 
 def read_run_prices(texts: Sequence[str]) -> tuple[int, dict[str, int]]:

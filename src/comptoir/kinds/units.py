@@ -29,6 +29,9 @@ class Unit(msgspec.Struct, frozen=True):
     """Highest price, micro-dollars per million; with the largest count of a frame it fits 64 bits."""
     shown: int = 1
     """Units in one of what people read: 1,000 of a unit that is a millisecond and is shown in seconds."""
+    usual_rate: int = 0
+    """What `comptoir host` asks where its owner names no price, micro-dollars per million; 0: a price has to be
+    named."""
 
     @property
     def quoted(self) -> str:

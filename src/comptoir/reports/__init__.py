@@ -6,5 +6,6 @@ Units: micro-dollars. Knows: the ledger's own audit.
 """
 
 from comptoir.reports.audit import audit
+from comptoir.reports.earnings import KindPay, earned_by_kind
 
-__all__ = ["audit"]
+__all__ = ["KindPay", "audit", "earned_by_kind"]

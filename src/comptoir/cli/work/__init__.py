@@ -29,9 +29,10 @@ WORDS: tuple[WordEntry, ...] = (
 """Every kind that has a command of its own, and ``kind`` for all others, in the order of the help."""
 
 
-def command_for(offer: dict[str, Any]) -> str:
-    """Return the command that buys what is on offer, as `GET /house/models` has it under ``others``."""
-    kind, name = str(offer["kinds"][0]), shlex.quote(str(offer["name"]))
+def command_for(offer: dict[str, Any], *, named: bool = True) -> str:
+    """Return the command that buys what is on offer, as `GET /house/models` has it under ``others``; with its name, or
+    for whatever serves the same."""
+    kind, model = str(offer["kinds"][0]), f" --model {shlex.quote(str(offer['name']))}" if named else ""
     if any(entry.word == kind for entry in WORDS):
-        return f"comptoir run {kind} --model {name} …"
-    return f"comptoir run kind {shlex.quote(kind)} '{{…}}' --model {name}"
+        return f"comptoir run {kind}{model} …"
+    return f"comptoir run kind {shlex.quote(kind)} '{{…}}'{model}"

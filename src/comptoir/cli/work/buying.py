@@ -73,7 +73,7 @@ def buy(
         print_json(job) if choices.as_json else click.echo(job["id"])
         note(f"see it with: comptoir jobs follow {job['id']}")
         return
-    follow(api, job, choices, cancels=True)
+    follow(api, job, choices, cancels=True, tells=order.tells)
 
 
 def _check_body(order: WorkOrder) -> None:
@@ -89,7 +89,7 @@ def _check_body(order: WorkOrder) -> None:
     ]
     wrong = kind.check(json.dumps(order.body | ({"inputs": inputs} if inputs else {})).encode()) if kind.sold else ""
     if wrong:
-        raise Failure(f"the order {wrong}", f"see: comptoir run {order.kind} --help", code=Exit.USAGE)
+        raise Failure(f"the order's body: {wrong}", f"see: comptoir run {order.kind} --help", code=Exit.USAGE)
 
 
 def first_offer(api: Api, kind: str) -> str:
@@ -127,11 +127,12 @@ def _order(api: Api, request: dict[str, Any], *, again_for_s: float) -> dict[str
             tries += 1
 
 
-def follow(api: Api, job: dict[str, Any], choices: Choices, *, cancels: bool) -> None:
+def follow(api: Api, job: dict[str, Any], choices: Choices, *, cancels: bool, tells: bool = True) -> None:
     """Show a job to its end, and bring its results into the folder.
 
     Args:
         cancels: Ctrl-C cancels the job; else it only leaves.
+        tells: print what it returned.
 
     Raises:
         Failure: it did not do what it was to do.
@@ -163,6 +164,8 @@ def follow(api: Api, job: dict[str, Any], choices: Choices, *, cancels: bool) ->
     if choices.as_json:
         print_json(bill)
     else:
+        if tells and bill["result"] is not None:
+            click.echo(bill["result"]) if isinstance(bill["result"], str) else print_json(bill["result"])
         _say(bill, interrupted=interrupted)
     if interrupted:
         raise click.exceptions.Exit(Exit.INTERRUPTED)
@@ -182,7 +185,6 @@ def _bill(job: dict[str, Any], outcome: WorkOutcome, saved: list[dict[str, Any]]
         "error_message": end.get("error_message") or job["error_message"],
         "fault": job["fault"],
         "result": outcome.result,
-        "has_result": outcome.has_result,
         "stdout": outcome.written[STDOUT].text,
         "stderr": outcome.written[STDERR].text,
         "failed": outcome.failed or None,
@@ -199,10 +201,7 @@ def _bill(job: dict[str, Any], outcome: WorkOutcome, saved: list[dict[str, Any]]
 
 
 def _say(bill: dict[str, Any], *, interrupted: bool) -> None:
-    """Print the result, and to standard error what it was."""
-    if bill["has_result"] and bill["result"] is not None:
-        result = bill["result"]
-        click.echo(result) if isinstance(result, str) else print_json(result)
+    """Print the last lines, to standard error: what was made, and what it cost."""
     console = err()
     for one in bill["artifacts"]:
         if one["said"]:

@@ -41,4 +41,4 @@ def ffmpeg(*, source: str, custom_args: tuple[str, ...], **fields: Any) -> WorkO
     body = {name: value for name, value in fields.items() if value is not None}
     if custom_args:
         body["custom_args"] = list(custom_args)
-    return WorkOrder("ffmpeg", body, (read_input(source),))
+    return WorkOrder("ffmpeg", body, (read_input(source),), tells=False)

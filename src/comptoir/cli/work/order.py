@@ -44,6 +44,8 @@ class WorkOrder:
     """In the order in which the body shall have them."""
     output_max: int | None = None
     """Most units of output; None: what the body can lead to."""
+    tells: bool = True
+    """Whether what it returns is worth printing, besides the files that it makes."""
 
 
 def read_input(text: str) -> JobInput:

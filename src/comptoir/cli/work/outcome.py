@@ -19,7 +19,6 @@ class WorkOutcome:
         """Those that are part of the result, in the order in which they came."""
         self.fetched: list[dict[str, Any]] = []
         self.result: Any = None
-        self.has_result = False
         self.failed: dict[str, Any] = {}
         """How the program failed by its own doing; empty: it did not, or not yet."""
         self.progress: dict[str, Any] = {}
@@ -48,7 +47,7 @@ class WorkOutcome:
         if "fetched" in extra:
             self.fetched.append(extra["fetched"])
         if "result" in extra:
-            self.result, self.has_result = extra["result"], True
+            self.result = extra["result"]
         text, stream = frame.get("text", ""), STDERR if extra.get("stream") == STDERR else STDOUT
         fresh = self.written[stream].take(text) if text else ""
         return [(stream, fresh)] if fresh else []
@@ -65,4 +64,4 @@ class WorkOutcome:
         for told in self.written.values():
             told.told_again()
         self.artifacts, self.fetched, self.progress, self.failed = [], [], {}, {}
-        self.result, self.has_result = None, False
+        self.result = None

@@ -55,7 +55,7 @@ from comptoir.kit.ids import parse, public
 from comptoir.kit.money import from_credits
 from comptoir.ledger import Account, UnknownAccount, bonds_of
 from comptoir.receipts import UnknownReceipt
-from comptoir.reports import audit
+from comptoir.reports import audit, earned_by_kind
 from comptoir.routing import Spec, UnknownPreference, preference_named, rank
 
 OWN_TRANSFERS = 50
@@ -246,6 +246,7 @@ async def own_host(core: Core, request: Request) -> OwnHostView:
         open_jobs=[public("job", one.id) for one in core.jobs.live.leases_of(host.id)],
         account=views.balance(found.account),
         transfers=[views.transfer(row, seen_by=host.id) for row in found.transfers],
+        earned_by_kind=await earned_by_kind(core.db, host.id),
     )
 
 

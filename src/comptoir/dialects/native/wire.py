@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from comptoir.dialects.native.job_file_wire import ArtifactView, InputView
 from comptoir.kinds import Chat
+from comptoir.reports import KindPay
 from comptoir.routing import Needs
 
 PublicId = Annotated[str, Meta(max_length=64)]
@@ -454,6 +455,8 @@ class OwnHostView(NativeHostView, kw_only=True):
     account: Balance
     transfers: list[TransferView]
     """The newest 50."""
+    earned_by_kind: list[KindPay]
+    """What each kind of work has brought, the best first: of the newest 10,000 payments."""
 
 
 class ModelView(msgspec.Struct):

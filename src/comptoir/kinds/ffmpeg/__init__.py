@@ -17,7 +17,9 @@ from comptoir.kinds.output import Size
 from comptoir.kinds.units import Unit
 from comptoir.link import Usage
 
-VIDEO_MS = Unit("video_ms", "second of video", "seconds of video", 1_000, "second of video", shown=1_000)
+VIDEO_MS = Unit(
+    "video_ms", "second of video", "seconds of video", 1_000, "second of video", shown=1_000, usual_rate=100_000
+)
 
 FETCHING_S = 600.0
 """What a host may take for the files of a film, in both directions, beside the work."""

@@ -13,8 +13,8 @@ from comptoir.kinds.terms import Ask, Part
 from comptoir.kinds.units import Unit
 from comptoir.link import Usage
 
-WALL = Unit("wall_ms", "second", "seconds", 1_000, "second", "a second", shown=1_000)
-CPU = Unit("cpu_ms", "CPU second", "CPU seconds", 1_000, "CPU second", "a CPU second", shown=1_000)
+WALL = Unit("wall_ms", "second", "seconds", 1_000, "second", "a second", shown=1_000, usual_rate=20_000)
+CPU = Unit("cpu_ms", "CPU second", "CPU seconds", 1_000, "CPU second", "a CPU second", shown=1_000, usual_rate=40_000)
 
 REASONS = ("stop", "exit", "result", "wall", "cpu", "memory", "processes", "disk", "output", "files")
 """How a program ends: as it should; with an exit code; without a result, or with one that is no JSON; by the limit of
