@@ -27,13 +27,13 @@ FPS_MAX = 120
 WEIGHTS: dict[str, tuple[int, ...]] = {
     "h264": (25, 35, 45, 70, 85, 100, 165, 300, 450),
     "h265": (75, 100, 135, 145, 160, 190, 430, 900, 1500),
-    "vp9": (45, 60, 80, 200, 250, 300, 410, 640, 1500),
+    "vp9": (50, 70, 80, 110, 290, 370, 520, 760, 1500),
     "av1": (50, 55, 65, 100, 130, 190, 235, 320, 600),
     GIF: (60,) * len(PRESETS),
 }
 """Processor time of a frame by codec and preset, in hundredths of that of H.264 at medium. Measured on one core with
-libx264, libx265, libvpx-vp9 and libsvtav1 at 640x360 (docs/kinds/ffmpeg.md says how), rounded; slower and veryslow of
-H.265, veryslow of VP9 and AV1 are extrapolated."""
+libx264, libx265, libvpx-vp9 and libsvtav1 at 640x360 (``bench/bench_ffmpeg.py --weights``), rounded; slower and
+veryslow of H.265, veryslow of VP9 and AV1 are extrapolated."""
 
 SOUND_PER_MILLE = 10
 """A second of sound, in thousandths of a second of standard video: an encoder makes a hundred of them in a second, and

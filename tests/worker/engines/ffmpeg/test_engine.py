@@ -5,6 +5,8 @@ duration, which stream, names that become options.
 """
 
 import asyncio
+import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +23,7 @@ from comptoir.kinds.ffmpeg.work import Picture, units_of
 from comptoir.kinds.files import WorkProgress, extra_of, file_frame
 from comptoir.link import Frame
 from comptoir.worker.engines.base import EngineError, EngineRequest
-from tests.worker.engines.ffmpeg.conftest import Films, Outcome, Studio
+from tests.worker.engines.ffmpeg.conftest import FFMPEG, Films, Outcome, Studio
 from tests.worker.sandbox.conftest import living
 
 HEADS = {
@@ -259,6 +261,36 @@ class TestLimits:
         with pytest.raises(EngineError):
             await asyncio.wait_for(studio.engine.start(), 60)
         await studio.engine.close()
+
+
+class TestFfprobe:
+    SAID = {
+        "format": {"format_name": "by ffprobe", "duration": "1.0"},
+        "streams": [{"index": 0, "codec_type": "video", "codec_name": "h264", "width": 64, "height": 48}],
+    }
+
+    @pytest.mark.parametrize(("end", "refused"), [(0, False), (1, True)])
+    async def test_is_asked_where_it_is(
+        self, end: int, refused: bool, films: Films, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of the input and of the film, in the sandbox; ffmpeg's own report is not looked at then."""
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "ffmpeg").symlink_to(FFMPEG)
+        probe = tmp_path / "bin" / "ffprobe"
+        probe.write_text(f"#!/bin/sh\ntest -e /input/film || exit 3\necho '{json.dumps(self.SAID)}'\nexit {end}\n")
+        probe.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+        studio = Studio(tmp_path, films)
+        await studio.engine.start()
+        try:
+            outcome = await studio.make("silent.mp4")
+        finally:
+            await studio.engine.close()
+
+        if refused:
+            assert outcome.error is not None and outcome.error.message.startswith("inputs: ")
+        else:
+            assert outcome.made.input.format == "by ffprobe" and outcome.made.video is not None
 
 
 class TestOffer:

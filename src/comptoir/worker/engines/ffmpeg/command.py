@@ -24,7 +24,7 @@ ENCODERS: Mapping[str, tuple[str, ...]] = {
 """ffmpeg's names of what makes a codec, the best first."""
 
 _VPX = (8, 7, 6, 5, 4, 3, 2, 1, 0)
-_VPX_REALTIME = ("ultrafast", "superfast", "veryfast")
+_VPX_REALTIME = ("ultrafast", "superfast", "veryfast", "faster")
 _SVT = (12, 11, 10, 9, 8, 6, 5, 4, 3)
 _AOM = (8, 8, 7, 6, 5, 4, 3, 2, 1)
 
