@@ -171,12 +171,14 @@ def _list_models(offered: list[dict[str, Any]]) -> None:
 def _list_others(offered: list[dict[str, Any]]) -> None:
     """List what is sold in units of its own."""
     console = out()
-    made = table("name", "what", "serves", "hosts", "price", "waiting", right=("hosts", "waiting"))
+    made = table("name", "what", "serves", "can do", "hosts", "price", "waiting", right=("hosts", "waiting"))
     for one in offered:
         made.add_row(
             Text(harmless(one["name"]), style="bold"),
             one["noun"],
             ", ".join(one["kinds"]),
+            # An older server does not say.
+            words(one.get("capabilities", {})),
             str(one["hosts"]),
             ", ".join([price_words(each) for each in one["prices"]]),
             str(one["waiting"]),

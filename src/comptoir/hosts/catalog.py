@@ -75,13 +75,13 @@ class Catalog:
         self._model_list = self._container_list = self._work_list = None
         for offer in offers:
             prices = self._kinds.prices(offer)
+            said = replace(offer, capabilities=self._kinds.capabilities(offer)) if offer.capabilities else offer
             if offer.container is not None:
                 _count(self._containers, offer.name, ContainerTally, (offer, self._kinds.rates(offer)), sign=sign)
             elif prices and TOKEN_OUT.name not in prices:
                 # One name may be sold in several units, at different hosts.
-                _count(self._work, (offer.name, *prices), WorkTally, (offer, prices), sign=sign)
+                _count(self._work, (offer.name, *prices), WorkTally, (said, prices), sign=sign)
             else:
-                said = replace(offer, capabilities=self._kinds.capabilities(offer)) if offer.capabilities else offer
                 _count(self._models, offer.name, ModelTally, (said, self._kinds.rates(offer)), sign=sign)
 
     def models(self) -> list[ModelSummary]:

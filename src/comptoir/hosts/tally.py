@@ -142,11 +142,13 @@ class ModelTally:
 class WorkTally:
     """What the active hosts offer under one name in units other than tokens."""
 
-    __slots__ = ("hosts", "kinds", "name", "prices")
+    __slots__ = ("capabilities", "hosts", "kinds", "name", "prices")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.hosts = 0
+        self.capabilities: Counter[tuple[tuple[str, str], ...]] = Counter()
+        """What hosts say of theirs, with the number of hosts that say so."""
         self.prices: dict[str, Tally] = {}
         self.kinds: Counter[str] = Counter()
 
@@ -154,6 +156,7 @@ class WorkTally:
         """A host with this offer became active."""
         self.hosts += 1
         self.kinds.update(offer.kinds)
+        self.capabilities[tuple(offer.capabilities.items())] += 1
         for unit, rate in prices.items():
             self.prices.setdefault(unit, Tally()).add(rate)
 
@@ -161,6 +164,7 @@ class WorkTally:
         """A host with this offer is no longer active."""
         self.hosts -= 1
         self.kinds.subtract(offer.kinds)
+        self.capabilities[tuple(offer.capabilities.items())] -= 1
         for unit, rate in prices.items():
             self.prices[unit].remove(rate)
 
@@ -171,4 +175,5 @@ class WorkTally:
             available_hosts=self.hosts,
             prices={unit: tally.ends()[0] for unit, tally in self.prices.items()},
             kinds=tuple(sorted(+self.kinds)),
+            capabilities=best_known(map(dict, +self.capabilities)),
         )

@@ -149,6 +149,8 @@ class WorkSummary:
     prices: Mapping[str, int]
     """Micro-dollars per million of each unit at the cheapest host, that of the input first."""
     kinds: tuple[str, ...]
+    capabilities: Mapping[str, str]
+    """The best that is known of any host; ``lacking`` only if it is of all (`comptoir.kinds.capabilities`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -253,6 +253,7 @@ def others_section(core: Core, waiting: dict[str, int]) -> Html:
             name=one.name,
             kinds=", ".join(one.kinds),
             hosts=one.available_hosts,
+            able=_able(one.capabilities),
             price=", ".join([unit_credits(rate, kinds.unit(name)) for name, rate in one.prices.items()]),
             waiting=f"{waiting.get(one.name, 0):,}",
         )

@@ -273,7 +273,7 @@ async def models(core: Core, request: Request) -> ModelsView:
         [
             WorkView(
                 one.name, kinds.noun(one.kinds), list(one.kinds), one.available_hosts, views.prices(kinds, one.prices),
-                waiting.get(one.name, 0),
+                waiting.get(one.name, 0), dict(one.capabilities),
             )
             for one in others
         ],

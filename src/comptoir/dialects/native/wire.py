@@ -489,6 +489,8 @@ class WorkView(msgspec.Struct):
     """Cheapest host's, by unit."""
     waiting: int
     """Jobs in line for it."""
+    capabilities: dict[str, str]
+    """The best that is known of any host, by capability of its kinds; ``lacking`` only if it is of all."""
 
 
 class ModelsView(msgspec.Struct):

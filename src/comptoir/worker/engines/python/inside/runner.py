@@ -94,7 +94,7 @@ def report(job: Any, error: BaseException, kind: str) -> None:
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith((__file__, "<frozen importlib")):
         frames = frames.tb_next
     try:
-        words = f"{type(error).__name__}: {error}"
+        words = f"{type(error).__name__}: {error}".removesuffix(": ")
         if kind == "result":
             words = f"what it returned is no JSON: {error}"
             print(f"comptoir: {words}", file=sys.stderr)
