@@ -1,5 +1,6 @@
 """Python programs bought over HTTP from a worker: what they cost, how they are receipted, and what is refused."""
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
@@ -109,6 +110,21 @@ class TestPaid:
 
         assert (job["state"], job["error_code"], job["cost_uusd"]) == ("failed", "requirements", 0)
         assert "nothing-of-that-name" in job["error_message"] and "file://" not in job["error_message"]
+
+
+class TestCancelled:
+    async def test_who_reads_along_and_cancels_pays_for_the_time(self, shop: Shop) -> None:
+        """Else an hour of a host's work is had for nothing, a second before its end."""
+        answer = await shop.order(code="print('all that I wanted', flush=True)\nimport time\ntime.sleep(99)")
+        job = answer.json["id"]
+        async with asyncio.timeout(30):
+            async for frame in shop.frames(job):
+                if frame.get("extra", {}).get("progress", {}).get("count", 0) > 900:
+                    await shop.buyer.ask("POST", f"/house/jobs/{job}/cancel")
+                    break
+        view = (await shop.buyer.ask("GET", f"/house/jobs/{job}")).json
+        assert view["state"] == "cancelled"
+        assert 900 <= (await shop.units(job))["wall_ms"] <= 30_000 and view["cost_uusd"] >= 90
 
 
 class TestRefused:

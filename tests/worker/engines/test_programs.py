@@ -11,7 +11,7 @@ from comptoir.kinds.files import WorkProgress, extra_of, file_frame
 from comptoir.link import Frame, Usage
 from comptoir.worker.engines import programs
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish
-from comptoir.worker.engines.programs import Programs, Relay, relayed
+from comptoir.worker.engines.programs import ENDING_S, Programs, Relay, relayed
 from comptoir.worker.sandbox.service import TRIAL
 from comptoir.worker.sandbox.types import SandboxFailed
 from tests.at_once import at_once
@@ -132,6 +132,17 @@ class TestProgress:
         frame = relay.take(relay.due_s())
         assert frame is not None and extra_of(frame).progress == WorkProgress()
         assert relay.take(relay.due_s() - 0.1) is None
+
+    async def test_nothing_is_told_after_the_frame_that_says_how_it_ended(self) -> None:
+        """The coordinator takes the last frame for the end: progress behind it would be the host's fault."""
+        relay = Relay(0.0)
+        relay.progress(note="delivering")
+        last = file_frame(count=5, finish_reason="stop")
+        await relay.say(last)
+        relay.progress(note="late")
+
+        assert relay.take(100.0) == last
+        assert relay.take(200.0) is None and relay.due_s() >= 100.0 + ENDING_S
 
 
 class TestRelayed:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from comptoir.kinds.files import WorkProgress, file_frame
+from comptoir.kinds.kind import finish_reason_in
 from comptoir.kit.folderlock import FolderTaken
 from comptoir.link import Frame
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish, JobFiles
@@ -27,6 +28,8 @@ PROGRESS_GAP_S = 1.0
 HEARTBEAT_S = 1.0
 """Longest silence of an engine whose work goes on; then it says progress once more. Far below `FileKind.quiet_s`, after
 which a host counts as lost where another is free."""
+ENDING_S = 60.0
+"""Between two looks at work that has said how it ended, and is about to return."""
 UNTOLD_BYTES_MAX = 256 * 1024
 """Log that nobody has taken yet, in characters; with more the program waits."""
 UNTOLD_FRAMES_MAX = 64
@@ -111,6 +114,7 @@ class Relay:
         self._untold = 0
         self._frames = 0
         self._progress: WorkProgress | None = None
+        self._finished = False
         self._log_at_s = self._progress_at_s = float("-inf")
         self._told_at_s = now_s
         self._changed = asyncio.Event()
@@ -136,13 +140,20 @@ class Relay:
 
     def progress(self, *, done: float | None = None, note: str = "", count: int | None = None) -> None:
         """Say how far the work is; only the newest is told, once a `PROGRESS_GAP_S`."""
+        if self._finished:
+            return
         part = None if done is None or done != done else min(1.0, max(0.0, done))
         said = note[:NOTE_CHARS_MAX].encode(errors="replace").decode()
         self._progress = WorkProgress(part, said, count)
         self._changed.set()
 
     async def say(self, frame: Frame) -> None:
-        """Say *frame*, after what was logged before. Waits while too much is untold."""
+        """Say *frame*, after what was logged before. Waits while too much is untold.
+
+        One with a finish reason is the last: no progress is told after it.
+        """
+        if frame.extra and finish_reason_in((frame,)):
+            self._finished, self._progress = True, None
         self._end_texts()
         self._growing.clear()
         self._items.append(frame)
@@ -204,7 +215,7 @@ class Relay:
 
     def due_s(self) -> float:
         """Return when something is due next, on the clock of `take`, if nothing more is said."""
-        due = self._told_at_s + HEARTBEAT_S
+        due = self._told_at_s + (ENDING_S if self._finished else HEARTBEAT_S)
         if self._items:
             due = min(due, self._log_at_s + LOG_GAP_S)
         if self._progress is not None:
@@ -245,7 +256,7 @@ class Relay:
         return file_frame(text, stream=item.stream)
 
     def _next_progress(self, now_s: float, *, ended: bool) -> Frame | None:
-        if ended:
+        if ended or self._finished:
             return None
         if self._progress is not None and now_s >= self._progress_at_s + PROGRESS_GAP_S:
             self._progress_at_s = now_s
