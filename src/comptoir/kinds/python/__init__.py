@@ -31,6 +31,9 @@ class Python(FileKind):
     input = CPU
     output = WALL
     timed = True
+    pays_half = False
+    pays_lost = False
+    output_over_max = 5_000  # A program that is ended at its limit takes a moment.
     capabilities = CAPABILITIES
 
     def check(self, body: bytes) -> str:
