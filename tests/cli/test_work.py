@@ -3,6 +3,8 @@
 import json
 import re
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -18,7 +20,7 @@ from comptoir.cli.work import WORDS, screen
 from comptoir.cli.work.outcome import WorkOutcome
 from comptoir.cli.work.screen import spent_uusd
 from comptoir.kinds import Kinds
-from tests.cli.conftest import Invoke, Program, Up, as_buyer, until
+from tests.cli.conftest import WITHIN_S, Invoke, Program, Up, as_buyer, until
 from tests.cli.stepping import ENGINE, TARGET, Steps
 from tests.cli.test_files import Cutter
 
@@ -283,6 +285,21 @@ class TestInterrupt:
 
         assert run.stop(signal.SIGINT) == Exit.INTERRUPTED
         assert "■ cancelled · 1 page · 1.00 credits" in run.text, run.text
+        assert newest(post)["state"] == "cancelled"
+
+    def test_a_reader_that_leaves_cancels_the_job(self, post: Up, tmp_path: Path) -> None:
+        """``comptoir run … | head -n 1``: nobody is there for the rest."""
+        more = tmp_path / "more"
+        taken = steps(
+            {"out": "first\n"}, {"wait": str(more)}, *({"out": "x" * 1_000},) * 50, {"wait": str(tmp_path / "no")}
+        )
+        command = [sys.executable, "-m", "comptoir", "run", "kind", "steps", taken]
+        with subprocess.Popen(command, cwd=tmp_path, env=as_buyer(post), stdout=subprocess.PIPE) as run:
+            assert run.stdout is not None and run.stdout.readline() == b"first\n"
+            run.stdout.close()
+            more.touch()
+            run.wait(WITHIN_S)
+
         assert newest(post)["state"] == "cancelled"
 
     def test_ctrl_c_leaves_a_job_that_is_only_looked_at(

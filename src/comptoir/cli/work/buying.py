@@ -156,6 +156,11 @@ def follow(api: Api, job: dict[str, Any], choices: Choices, *, cancels: bool, te
             raise
         interrupted = True
         reader.cancel()
+    except BrokenPipeError:
+        # Whoever read the output left (`comptoir run … | head`): it must not go on for nobody.
+        if cancels:
+            reader.cancel()
+        raise
     finally:
         screen.stop()
     over = settled(api, job["id"]) or job

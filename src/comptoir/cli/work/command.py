@@ -39,7 +39,11 @@ def sells(word: str) -> Callable[[Asks], click.Command]:
             ),
         ):
             made = option(made)
-        return click.command(word)(made)
+        finished = click.command(word)(made)
+        # Its own options come first in the help; click has what was added last before them.
+        own = {param.name for param in click.command()(asks).params}
+        finished.params.sort(key=lambda param: param.name not in own)
+        return finished
 
     return decorate
 
