@@ -51,6 +51,14 @@ class TestDefaults:
         assert order(bitrate="2M").crf is None
         assert (order(bitrate="2M", crf=20).crf, order(bitrate="800k", crf=20).bitrate_bps) == (20, 800_000)
 
+    @pytest.mark.parametrize(
+        ("fields", "seconds"),
+        [({}, 600), ({"custom_args": ["-t", "1200.5"]}, 1_201), ({"custom_args": ["-t", "5"], "seconds_max": 9}, 9)],
+    )
+    def test_what_is_paid_at_most_is_what_was_asked_for(self, fields: dict[str, Any], seconds: int) -> None:
+        """Whoever asks for a length by ffmpeg's own argument need not say it twice."""
+        assert order(**fields).seconds_max == seconds
+
     def test_arguments_are_read_into_values(self) -> None:
         words = [
             "-ss",
@@ -128,6 +136,7 @@ REFUSED = [
     ("custom_args", {"custom_args": ["-t", "1e9"]}),
     ("custom_args", {"custom_args": ["-t", "-1"]}),
     ("custom_args", {"custom_args": ["-ss", "1", "-ss", "2"]}),
+    ("custom_args", {"custom_args": ["-t", "10.5"], "seconds_max": 10}),
     ("custom_args", {"custom_args": ["-g", "0"]}),
     ("custom_args", {"custom_args": ["-g", "٤"]}),
     ("custom_args", {"custom_args": ["-movflags", "frag_keyframe"]}),

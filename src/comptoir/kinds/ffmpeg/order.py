@@ -1,5 +1,6 @@
 """What an order asks for: its body, read and checked field by field before anything is held or fetched."""
 
+import math
 import re
 from typing import Annotated, Literal
 
@@ -33,7 +34,7 @@ AUDIO_RATES_BPS = {"aac": (8_000, 512_000), "mp3": (8_000, 320_000), "opus": (6_
 SIDE_MIN = 16
 """Shortest side of a frame that every encoder takes."""
 SECONDS_OPEN = 600
-"""``seconds_max`` of an order that names none."""
+"""``seconds_max`` of an order that names neither it nor ``-t``."""
 ARGUMENTS_MAX = 64
 """Words of ``custom_args``: more than all that are allowed, each once."""
 ARGUMENT_CHARS_MAX = 64
@@ -66,8 +67,8 @@ class FfmpegBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     custom_args: Annotated[
         tuple[Annotated[str, Meta(max_length=ARGUMENT_CHARS_MAX)], ...], Meta(max_length=ARGUMENTS_MAX)
     ] = ()
-    seconds_max: Annotated[int, Meta(ge=1, le=SECONDS_MAX)] = SECONDS_OPEN
-    """Most seconds of output that are made and paid."""
+    seconds_max: Annotated[int, Meta(ge=1, le=SECONDS_MAX)] | None = None
+    """Most seconds of output that are made and paid. None: what ``-t`` says, else ten minutes."""
 
 
 class FilmOrder(msgspec.Struct, frozen=True):
@@ -94,7 +95,7 @@ class FilmOrder(msgspec.Struct, frozen=True):
     def length_s(self) -> float:
         """The most seconds of output that it can have."""
         length_s = self.arguments.length_s
-        return self.seconds_max if length_s is None else min(length_s, self.seconds_max)
+        return self.seconds_max if length_s is None else length_s
 
     @property
     def units_max(self) -> int:
@@ -158,7 +159,7 @@ def read_order(body: bytes) -> FilmOrder:
         audio_codec,
         audio_rate_bps,
         arguments,
-        asked.seconds_max,
+        _seconds_of(asked.seconds_max, arguments),
     )
 
 
@@ -230,6 +231,14 @@ def _sound_of(asked: FfmpegBody, file_format: FileFormat, arguments: CustomArgs)
     if not least <= bps <= most:
         raise BadFilmOrder("audio_bitrate", f"is from {least // 1000}k to {most // 1000}k with {codec}")
     return codec, bps
+
+
+def _seconds_of(asked: int | None, arguments: CustomArgs) -> int:
+    if arguments.length_s is None:
+        return asked or SECONDS_OPEN
+    if asked is not None and arguments.length_s > asked:
+        raise BadFilmOrder("custom_args", f"-t is {arguments.length_s:g}, and seconds_max is {asked}")
+    return asked or math.ceil(arguments.length_s)
 
 
 def _size_of(text: str, codec: str, arguments: CustomArgs) -> tuple[int, int]:

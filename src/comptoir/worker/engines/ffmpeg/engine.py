@@ -28,8 +28,9 @@ WALL_S = 6 * 3600.0
 """Longest work on one film, unless the owner says otherwise."""
 SLACK_BYTES = 64 * MIB
 """How much longer than the bound a file may be: its index comes after the last packet."""
-PROCESSES = 256
-"""Threads: an encoder has some for each core, and frames and planes beside."""
+PROCESSES = 128
+PROCESSES_PER_CORE = 8
+"""Threads: decoder, filters and encoder have some for each core, and for frames and planes beside."""
 LOG_BYTES_MAX = 256 * MIB
 """What ffmpeg may say in all, most of which is dropped: a broken film is complained of packet by packet."""
 TRIAL_S = 60.0
@@ -76,7 +77,7 @@ class FfmpegEngine:
             cpu_s=wall_s * cores,
             cores=cores,
             memory_bytes=memory_mib * MIB,
-            processes=PROCESSES,
+            processes=PROCESSES + PROCESSES_PER_CORE * cores,
             file_bytes=bytes_max + SLACK_BYTES,
             disk_bytes=bytes_max + 2 * SLACK_BYTES,
             output_bytes=LOG_BYTES_MAX,
