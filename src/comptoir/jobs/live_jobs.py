@@ -22,9 +22,12 @@ _REQUEUED = Touches(
     relied_on=("state", "lease", "segments", "owner_node", "refused"),
 )
 
-RECENT_MAX = 1024
+RECENT_MAX = 128
+"""Jobs kept in memory after their end: most are requested at once. Few, because each new job is then made where one of
+the last ended, in the processor's cache: of 1,024 a completion took 4 % more CPU."""
+
 RECENT_BYTES_MAX = 16 * 1024
-"""Jobs kept in memory after their end, and the largest of them (body and frames): 16 MiB at most."""
+"""The largest of them (body and frames), so that all take at most 2 MiB."""
 
 
 class LiveJobs:

@@ -18,8 +18,8 @@ LIST_MAX = 500
 """Most receipts of one page; about 1 MB of envelopes."""
 
 
-RECENT_MAX = 1024
-"""Recently written receipts cached in memory, about 2 KiB each."""
+RECENT_MAX = 128
+"""Recently written receipts cached in memory, about 2 KiB each; few, for the sake of the processor's cache."""
 
 
 class Receipts:
