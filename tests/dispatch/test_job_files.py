@@ -20,7 +20,7 @@ from comptoir.dispatch.stream import complete, fail, take_frames
 from comptoir.dispatch.submit import Order, submit
 from comptoir.jobs import Fault, JobState, LiveJob, NotYourLease
 from comptoir.kinds.files import Artifact, file_frame
-from comptoir.kit.errors import Unavailable
+from comptoir.kit.errors import InvalidField, Unavailable
 from comptoir.kit.ids import public
 from comptoir.ledger import InsufficientCredit
 from comptoir.link import ModelOffer, Usage
@@ -120,6 +120,16 @@ class TestSubmit:
                     await cancel(street.core, job)
             await street.core.background.drain_tasks()
         assert await kept(street) == []
+
+    @pytest.mark.parametrize(
+        "body", [b"", b"{", b"[]", b'{"inputs": 7}', b'{"inputs": [{"name": "\xff"}]}', b"[" * 5_000]
+    )
+    async def test_what_names_no_inputs_at_all_is_refused_whoever_brings_it(self, street: Street, body: bytes) -> None:
+        """Its receipt is made of them, in the command that ends it."""
+        await street.host(offer=OFFER)
+
+        with pytest.raises(InvalidField):
+            await submit(street.core, Order(street.buyer_id, "test", Work.name, "smith", body, 10, True))
 
     async def test_its_host_begins_after_the_commit(self, street: Street) -> None:
         """A coordinator that is asked for the input of a job which is not written would say that there is none."""

@@ -51,7 +51,11 @@ async def look_up_inputs(core: Core, kind: Kind, *, owner_id: bytes, body: bytes
         FilesExtraMissing: no files are kept here.
     """
     guard = UrlGuard(allow_private=core.settings.allow_private_endpoint_urls)
-    inputs, ids = kind.inputs(body), {}
+    try:
+        inputs = kind.inputs(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidField("body", str(error)) from error
+    ids: dict[int, bytes] = {}
     for at, each in enumerate(inputs):
         where = _field(at)
         if bool(each.file) == bool(each.url):
