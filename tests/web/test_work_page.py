@@ -256,6 +256,15 @@ class TestOrder:
         await come_true(page, "document.querySelector('#artifacts video').videoWidth === 32")
         assert await page.evaluate("document.querySelector('#artifacts video').play().then(() => true)")
 
+    async def test_the_front_page_lists_them_within_its_width(self, shop: Seen) -> None:
+        """A host of films can do a dozen things, and each is a mark beside its name."""
+        await shop.page.set_viewport_size({"width": 1120, "height": 860})
+        await shop.page.goto(shop.post.url + "/")
+        table = shop.page.locator("section[aria-labelledby=others-title] .scroll")
+
+        assert await table.locator("[data-other=ffmpeg] .mark").count() > 8
+        assert await table.evaluate("(box) => box.scrollWidth <= box.clientWidth")
+
     async def test_what_is_refused_is_said(self, shop: Seen) -> None:
         await shop.page.select_option("#offer", "python")
         await shop.page.fill("#requirements", "numpy; evil")

@@ -4,6 +4,7 @@
 const LOG_CHARS_MAX = 200_000; // What the page shows of a log; older text gives way.
 const FILES_SHOWN = 100; // Results and inputs that are listed.
 const PLAYED_AT_ONCE = 6; // Results that are shown without being asked for.
+const LOADED_AT_ONCE = 8 << 20; // Bytes of a sound or film that is loaded before anybody plays it.
 const TEXT_BYTES_SHOWN = 4_096;
 const HEAD_BYTES = 64;
 const LINK_S = 6 * 3_600;
@@ -403,7 +404,7 @@ async function play(file, item, button) {
       element = make("pre", { text: file.size > TEXT_BYTES_SHOWN ? `${text}…` : text, tabIndex: 0 });
     } else if (kind) {
       element = make(kind, { src: await linkTo(file), [kind === "img" ? "alt" : "title"]: file.name });
-      if (kind !== "img") Object.assign(element, { controls: true, preload: "metadata" });
+      if (kind !== "img") Object.assign(element, { controls: true, preload: file.size < LOADED_AT_ONCE ? "auto" : "metadata" });
       element.onerror = () => element.replaceWith(make("p", { text: "Your browser can't show this one.", className: "note" }));
     } else element = make("p", { text: "There is nothing to show of it here.", className: "note" });
   } catch (error) {
