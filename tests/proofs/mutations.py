@@ -24,6 +24,8 @@ WEBHOOKS = ("tests/dispatch/test_webhook_machine.py", "tests/transports/test_web
 BLOBS = ("tests/rooms/blobs/test_blobs.py", "tests/rooms/blobs/test_blobs_model.py")
 ESCAPES = ("tests/worker/sandbox/test_escapes.py",)
 BOMBS = ("tests/worker/sandbox/test_bombs.py",)
+PYTHON = ("tests/worker/engines/python/test_programs.py",)
+PACKAGES = ("tests/worker/engines/python/test_requirements.py",)
 
 
 def dispatch(*names: str) -> tuple[str, ...]:
@@ -452,6 +454,41 @@ MUTATIONS = {
     ),
     "a program may send and receive without end": Bug(
         "worker/sandbox/outward.py", "if self._left_bytes < 0:", "if False:", ("tests/worker/sandbox/test_outward.py",)
+    ),
+    # programs
+    "packages are built where nobody allowed it": Bug(
+        "worker/engines/python/uv.py", 'words += [] if builds else ["--only-binary", ":all:"]', "words += []", PACKAGES
+    ),
+    "a lock is read through a link": Bug(
+        "worker/engines/python/uv.py",
+        "with open_result(run.work, _LOCK)",
+        'with (run.work / _LOCK).open("rb")',
+        PACKAGES,
+    ),
+    "an environment in use is evicted": Bug(
+        "worker/engines/python/environments.py",
+        "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+        PACKAGES,
+    ),
+    "a function without a result has succeeded": Bug(
+        "worker/engines/python/results.py", "if calls and channel.result is None:", "if False:", PYTHON
+    ),
+    "a program's last result counts": Bug("worker/engines/python/channel.py", " and self.result is None", "", PYTHON),
+    "a program's own files are its results": Bug(
+        "worker/engines/python/results.py", "if before.get(each.name) ==", "if () ==", PYTHON
+    ),
+    "time is counted in any frame": Bug(
+        "kinds/python/__init__.py",
+        "if last.tokens != job.segment_claim:",
+        "if False:",
+        ("tests/kinds/python/test_order.py",),
+    ),
+    "progress is told after the end": Bug(
+        "worker/engines/programs.py",
+        "if ended or self._finished:",
+        "if ended:",
+        ("tests/worker/engines/test_programs.py",),
     ),
 }
 

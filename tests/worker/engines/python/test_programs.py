@@ -16,7 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 def zipped(files: dict[str, str]) -> bytes:
     made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in files.items():
             archive.writestr(name, text)
     return made.getvalue()
@@ -167,13 +167,15 @@ class TestGiven:
             (zipped({"other.py": ""}), "", "no_program"),
             (zipped({"../up.py": "", "main.py": ""}), "", "bad_archive"),
             (b"\x1f\x8bnothing", "", "bad_archive"),
+            (zipped({"main.py": "", "bomb": "0" * (16 << 20)}), "", "bad_archive"),
+            (zipped({f"f{number}": "" for number in range(10_001)}), "", "bad_archive"),
         ],
     )
     async def test_an_archive_that_is_none_is_its_buyers_fault(
         self, program: bytes, entrypoint: str, code: str, run: Run
     ) -> None:
         with pytest.raises(EngineError) as raised:
-            await run(program, program="a", entrypoint=entrypoint)
+            await run(program, program="a", entrypoint=entrypoint, limits={"disk_mib": 8})
 
         assert (raised.value.code, raised.value.fault) == (code, "buyer")
 
