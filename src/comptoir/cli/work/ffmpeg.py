@@ -23,7 +23,10 @@ from comptoir.cli.work.order import WorkOrder, read_input
 @click.option("--audio-codec", metavar="NAME", help="aac, mp3, opus and others [the first that the format has].")
 @click.option("--audio-bitrate", metavar="RATE", help="Bits a second of the sound [128k].")
 @click.option(
-    "--seconds-max", type=click.IntRange(1), metavar="N", help="Most seconds to be made, which the hold covers [3600]."
+    "--seconds-max",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Most seconds to be made, which the hold covers [what -t says, else 600].",
 )
 def ffmpeg(*, source: str, custom_args: tuple[str, ...], **fields: Any) -> WorkOrder:
     """Convert a film or a sound: another format, codec, size or rate.
