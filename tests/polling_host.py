@@ -57,7 +57,7 @@ class PollingHost:
         folder = Path(self._config.folder) / "runs"
         engine = make_engine(self._config.engine, slots=1, folder=folder)
         await engine.start()
-        await asyncio.to_thread(self._files.open_if_left)
+        await asyncio.to_thread(self._files.open, needed=True)
         async with aiohttp.ClientSession() as self._session:
             try:
                 await self._register(engine)

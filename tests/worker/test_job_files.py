@@ -190,7 +190,7 @@ class TestErased:
         assert on_disk(jobs) == ["1", "in-0"]
 
         beside = HostFiles(jobs, addresses=Addresses([store.url]))
-        beside.open_if_left()
+        beside.open(needed=False)
         assert on_disk(jobs) == ["1", "in-0"]
         await beside.close()
         process.kill()
@@ -198,7 +198,7 @@ class TestErased:
         assert on_disk(jobs) == ["1", "in-0"]
 
         after = HostFiles(jobs, addresses=Addresses([store.url]))
-        after.open_if_left()
+        after.open(needed=False)
         assert on_disk(jobs) == []
         await after.close()
         assert all_in(jobs) == ["lock"]

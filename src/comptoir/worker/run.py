@@ -126,12 +126,12 @@ class _Worker:
         self._receipts = ReceiptStore(directory / "receipts")
         self._work = Path(config.work_dir) if config.work_dir else directory / "work"
         self._files = HostFiles(self._work / "jobs", addresses=self._addresses, rules=config.inputs)
-        kinds = load_kinds(config.kinds)
+        self._kinds = load_kinds(config.kinds)
         self._offering = Offering(
-            kinds=kinds, prices=config.prices, model_prices=config.model_prices, on_event=on_event,
+            kinds=self._kinds, prices=config.prices, model_prices=config.model_prices, on_event=on_event,
             promotions=config.promotions,
         )  # fmt: skip
-        self._table = LeaseTable(kinds)
+        self._table = LeaseTable(self._kinds)
         self._hardware = health.Hardware("", 0, 0)
         self._unlinked = 0
         self._ignored: dict[str, str] = {}
@@ -140,12 +140,12 @@ class _Worker:
         state = self._state_file.open()
         self._receipts.open()
         try:
-            await self._clear_files()
             gpus = await asyncio.to_thread(health.detect_gpus)
             self._hardware = health.describe(gpus)
             self._on_event(HardwareFound(self._hardware.gpu, self._hardware.vram_mib))
             if not await self._unless_stopped(self._start_engines()):
                 return
+            await self._open_files()
             await self._serve_as_registered(state)
         finally:
             await self._offering.close()
@@ -153,14 +153,16 @@ class _Worker:
             self._receipts.close()
             self._state_file.close()
 
-    async def _clear_files(self) -> None:
-        """Erase the files of jobs that a killed worker left.
+    async def _open_files(self) -> None:
+        """Erase the files of jobs that a killed worker left, and make room for ours.
 
         Raises:
             StateUnusable: the folder can't be used.
         """
+        sold = {name for model in self._offering.models for name in model.kinds}
+        needed = any(kind.files for kind in self._kinds if kind.name in sold)
         try:
-            await asyncio.to_thread(self._files.open_if_left)
+            await asyncio.to_thread(self._files.open, needed=needed)
         except (OSError, FolderTaken) as error:
             raise StateUnusable(f"{self._work} can't be used: {error}; choose another (--work DIR)") from error
 

@@ -1,5 +1,6 @@
 """The far sides of a host's files, as real servers: a coordinator's, and any address of a buyer's."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -47,6 +48,9 @@ class FileStore:
         self.ranges: list[str] = []
         self.begun: dict[str, str] = {}
         self.knows_ranges = True
+        self.over = asyncio.Event()
+        self.stands_still = 0
+        """How many of the next bodies are not read, and not answered either."""
         self.lose_replies = 0
         """How many of the next replies are lost after what was asked is done."""
         self.on_request: Callable[[str], None] = lambda what: None
@@ -60,6 +64,7 @@ class FileStore:
         self.requests.append(what)
         self.on_request(what)
         if self.answers:
+            await request.read()  # An answer before the end of a body may be lost with the connection.
             status, code, *rest = self.answers.pop(0)
             return self._refuse(status, code, rest[0] if rest else None)
         if request.headers.get("Authorization") != f"Bearer {KEY}":
@@ -92,6 +97,10 @@ class FileStore:
         if request.method == "PATCH":
             if int(request.headers["Upload-Offset"]) != len(upload.content):
                 return self._refuse(409, "OffsetMismatch")
+            if self.stands_still:
+                self.stands_still -= 1
+                await self.over.wait()
+                return web.Response()
             stop_at = self.cuts.pop(0) if self.cuts else None
             while piece := await request.content.readany():
                 if stop_at is not None and len(piece) >= stop_at:
@@ -155,7 +164,7 @@ async def serving(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]
     app = web.Application(client_max_size=1 << 30)
     for path in paths:
         app.router.add_route("*", path, handle)
-    runner = web.AppRunner(app, shutdown_timeout=0)
+    runner = web.AppRunner(app, shutdown_timeout=0, lingering_time=0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -171,7 +180,10 @@ async def file_store() -> AsyncIterator[FileStore]:
     store = FileStore()
     place = "/house/host/jobs/{job}/{part:inputs|artifacts}"
     async with serving(store.handle, place, place + "/{rest}") as store.url:
-        yield store
+        try:
+            yield store
+        finally:
+            store.over.set()
 
 
 def sha256(content: bytes) -> str:

@@ -2,6 +2,9 @@
 
 import io
 import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -29,6 +32,38 @@ async def refused(host: Host, content: io.BytesIO, name: str = "a.bin", left_s: 
 def only(store: FileStore) -> bytes:
     (upload,) = store.uploads.values()
     return bytes(upload.content)
+
+
+class Slow(io.BytesIO):
+    """A file whose first read takes a while."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.begun, self.goes_on = threading.Event(), threading.Event()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if not self.begun.is_set():
+            self.begun.set()
+            self.goes_on.wait(10)
+        return super().read(size)
+
+
+class TestSource:
+    def test_a_read_that_outlives_its_request_spoils_neither_bytes_nor_hash(self) -> None:
+        """The request was cut, its read is still under way, and the next request reads the same place: the file was
+        delivered whole, under a hash that was not its own."""
+        content = Slow(CONTENT)
+        source, half = artifacts._Source(content), len(CONTENT) // 2
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(source.read, 0, half)
+            content.begun.wait(10)
+            second = threads.submit(source.read, 0, half)
+            time.sleep(0.01)
+            content.goes_on.set()
+            assert first.result() == second.result() == CONTENT[:half]
+        source.read(half, len(CONTENT) - half)
+
+        assert source.sha256 == sha256(CONTENT)
 
 
 class TestDeliver:
@@ -112,6 +147,17 @@ class TestDeliver:
         monkeypatch.setattr(calls, "PATIENCE_S", 0.0)
         store.answers = [(507, code)] * 2
         assert await refused(host, io.BytesIO(CONTENT)) == ("store_full", "capacity")
+
+    async def test_a_coordinator_that_stands_still_is_left(
+        self, host: Host, store: FileStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One that is stopped (SIGSTOP) keeps its connections open, and takes nothing more."""
+        monkeypatch.setattr(artifacts, "SILENCE_S", 0.2)
+        store.stands_still = 1
+
+        artifact = await host.lease().deliver(io.BytesIO(CONTENT * 8), name="a.bin")
+
+        assert only(store) == CONTENT * 8 and artifact.sha256 == sha256(CONTENT * 8)
 
     async def test_an_upload_of_too_many_cuts_begins_again(self, host: Host, store: FileStore) -> None:
         store.on_request = lambda what: (

@@ -70,6 +70,7 @@ class Arriving:
             async for piece in response.content.iter_any():
                 self._block += piece
                 if self.size + len(self._block) > self._bytes_max:
+                    self._block.clear()
                     raise self._too_long()
                 if len(self._block) >= BLOCK_BYTES:
                     await self._flush()

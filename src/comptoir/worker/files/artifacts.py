@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import threading
 import uuid
 from collections.abc import AsyncIterator
 from typing import BinaryIO
@@ -13,10 +14,12 @@ from comptoir.kinds.files import Artifact
 from comptoir.kit.ids import parse
 from comptoir.worker.engines.base import EngineError
 from comptoir.worker.engines.programs import disk_error
-from comptoir.worker.files.calls import UNKNOWN, LeaseCalls, Trying, Unreached
+from comptoir.worker.files.calls import SILENCE_S, UNKNOWN, LeaseCalls, Trying, Unreached
 
 READ_BYTES = 1024 * 1024
 """What is read, hashed and sent at a time."""
+SENT_BYTES = 64 * 1024
+"""What a coordinator has to take within `SILENCE_S`; one that stands still closes no connection by itself."""
 PATCH_BYTES = 64 * 1024 * 1024
 """Most bytes of one request."""
 UPLOADS_MAX = 3
@@ -38,6 +41,8 @@ class _Source:
         """Bytes that were read so far."""
         self.failed: EngineError | None = None
         """Why it can't be read."""
+        self._turn = threading.Lock()
+        """The last read of a request that was cut may still be under way, in its thread, when the next one begins."""
 
     @property
     def sha256(self) -> str:
@@ -51,6 +56,10 @@ class _Source:
         Raises:
             EngineError: they can't be read; `failed` says so too.
         """
+        with self._turn:
+            return self._read(at, size)
+
+    def _read(self, at: int, size: int) -> bytes:
         assert at <= self.hashed
         try:
             self._content.seek(self._start + at)
@@ -136,11 +145,20 @@ async def _offset(calls: LeaseCalls, file_id: str, *, most: int) -> int:
 async def _send(calls: LeaseCalls, source: _Source, file_id: str, at: int) -> int:
     """Send one request's worth from *at*; return where the upload is then."""
     end = min(source.size, at + PATCH_BYTES)
+    loop = asyncio.get_running_loop()
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def pieces() -> AsyncIterator[memoryview]:
         for start in range(at, end, READ_BYTES):
-            yield await asyncio.to_thread(source.read, start, min(READ_BYTES, end - start))
+            block = memoryview(await asyncio.to_thread(source.read, start, min(READ_BYTES, end - start)))
+            for first in range(0, len(block), SENT_BYTES):
+                patience.reschedule(loop.time() + SILENCE_S)
+                yield block[first : first + SENT_BYTES]
+        patience.reschedule(loop.time() + SILENCE_S)
 
     headers = {**_PIECE, "Upload-Offset": str(at), "Content-Length": str(end - at)}
-    async with calls.request("PATCH", f"/artifacts/{file_id}", headers=headers, data=pieces()):
-        return end
+    try:
+        async with asyncio.timeout(SILENCE_S) as patience:
+            async with calls.request("PATCH", f"/artifacts/{file_id}", headers=headers, data=pieces()):
+                return end
+    except TimeoutError as error:
+        raise Unreached(f"it took nothing for {SILENCE_S:g} s") from error

@@ -20,6 +20,8 @@ SILENCE_S = 30.0
 PATIENCE_S = 30.0
 """How long a coordinator is asked again that has no room, or does not know the lease: one that has just started learns
 of it when this host's link is back, and where the lease is really gone, the link says so first."""
+PAUSE_MAX_S = 30.0
+"""Longest pause before the next try, whatever a coordinator asks for."""
 ERROR_BYTES_MAX = 64 * 1024
 
 NOT_FOUND, CONFLICT, NO_ROOM = 404, 409, 507
@@ -64,7 +66,7 @@ class Trying:
         self._since_s = min(self._since_s, now_s) if reason.at_last is not None else float("inf")
         if reason.at_last is not None and now_s - self._since_s >= PATIENCE_S:
             raise reason.at_last
-        pause_s = max(self._backoff.next_s(), reason.wait_s)
+        pause_s = max(self._backoff.next_s(), min(reason.wait_s, PAUSE_MAX_S))
         if now_s + pause_s >= self._until_s:
             why = f"the coordinator could not be reached before the job's deadline: {reason}"
             raise EngineError("coordinator_away", why, fault="coordinator")

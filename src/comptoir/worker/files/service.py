@@ -47,7 +47,7 @@ class InputRules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostFiles:
-    """Makes the files of leases, below one folder that no other worker uses. Call `open` before the first."""
+    """Makes the files of leases, below one folder that no other worker uses; call `open` first."""
 
     def __init__(
         self,
@@ -71,13 +71,16 @@ class HostFiles:
         self._number = 0
         self._erasing = asyncio.Lock()
 
-    def open_if_left(self) -> None:
-        """Erase what a killed worker left. Blocks as long as that takes; costs nothing where there never were files.
+    def open(self, *, needed: bool) -> None:
+        """Erase what a killed worker left. Blocks as long as that takes.
+
+        Args:
+            needed: files are to be expected; else nothing is done where there never were any.
 
         Raises:
             OSError, FolderTaken: the folder can't be used.
         """
-        if self._folders.base.exists():
+        if needed or self._folders.base.exists():
             self._open()
 
     async def close(self) -> None:
@@ -87,7 +90,10 @@ class HostFiles:
         await self._outside.close()
         if self._opened:
             async with self._erasing:
-                await asyncio.to_thread(self._folders.close)
+                try:
+                    await asyncio.to_thread(self._folders.close)
+                except OSError:
+                    _log.exception("the files of jobs could not be erased: %s", self._folders.path)
 
     def of_lease(self, *, job: str, lease: str, inputs: Sequence[InputFile], until_s: float) -> "LeaseFiles":
         """Return the files of a lease; nothing is made before they are used.
@@ -110,8 +116,9 @@ class HostFiles:
         return LeaseFiles(calls, self._outside, inputs=inputs, rules=self.rules, host=self)
 
     def _open(self) -> None:
-        self._folders.open()
-        self._opened = True
+        if not self._opened:
+            self._folders.open()
+            self._opened = True
 
     def new_folder(self) -> Path:
         """Make a folder for one lease.
@@ -119,8 +126,7 @@ class HostFiles:
         Raises:
             OSError, FolderTaken: it can't be made.
         """
-        if not self._opened:
-            self._open()
+        self._open()
         self._number += 1
         folder = self._folders.path / str(self._number)
         folder.mkdir(mode=0o700)
