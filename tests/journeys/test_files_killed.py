@@ -3,6 +3,7 @@ start, paid for once, receipted, and nothing of the buyer's is left on either di
 
 import asyncio
 import signal
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,11 @@ import aiohttp
 import msgspec
 import pytest
 
+from comptoir.kinds.files import extra_of
 from comptoir.link import Frame
 from comptoir.receipts import read_registry, verify
 from comptoir.reports import audit
+from comptoir.worker.engines.ffmpeg.program import find_program
 from comptoir.worker.engines.registry import EngineSpec
 from comptoir.worker.run import WorkerConfig
 from tests.chaos.worker import main as work_linked
@@ -39,7 +42,8 @@ class Trade:
     engine: str
     prices: dict[str, int]
     """Micro-dollars per million of each unit."""
-    files: dict[str, bytes]
+    files: Callable[[Path], dict[str, bytes]]
+    """Makes what the buyer brings, with a folder to work in."""
     body: dict[str, Any]
     """Of the order, without its inputs."""
     middle: Callable[[Sequence[Frame]], bool]
@@ -58,7 +62,7 @@ PRESS = Trade(
     model="press",
     engine="tests.kinds.press.engine:PressEngine",
     prices={"page": 1_000_000_000},
-    files={"a.txt": b"one\n" * 50_000, "b.txt": b"two\n"},
+    files=lambda folder: {"a.txt": b"one\n" * 50_000, "b.txt": b"two\n"},
     body={"title": "news"},
     middle=lambda frames: "page 0" in "".join([frame.text for frame in frames]),
     made={"news-0.txt": b"ONE\n" * 50_000, "news-1.txt": b"TWO\n"},
@@ -71,7 +75,7 @@ PYTHON = Trade(
     model="python",
     engine="python",
     prices={"wall_ms": 1_000_000, "cpu_ms": 500_000},
-    files={"numbers.txt": b"1\n2\n" * 50_000},
+    files=lambda folder: {"numbers.txt": b"1\n2\n" * 50_000},
     body={
         "code": (
             "import time\ndef main(factor):\n    total = sum(map(int, open('numbers.txt')))\n"
@@ -82,6 +86,31 @@ PYTHON = Trade(
     },
     middle=lambda frames: "half" in "".join([frame.text for frame in frames]),
     made={"total.txt": b"1050000"},
+)
+
+
+def film(folder: Path) -> dict[str, bytes]:
+    """Make a film that takes seconds to make again."""
+    path = folder / "clip.mp4"
+    words = ("-f", "lavfi", "-i", "testsrc=size=640x360:rate=30:duration=40", "-c:v", "libx264", "-preset", "ultrafast")
+    subprocess.run([find_program().ffmpeg, "-v", "error", "-nostdin", *words, str(path)], check=True, timeout=60)
+    return {path.name: path.read_bytes()}
+
+
+def half_made(frames: Sequence[Frame]) -> bool:
+    told = [progress.done for frame in frames if (progress := extra_of(frame).progress) is not None]
+    return any(done is not None and 0 < done < 1 for done in told)
+
+
+FFMPEG = Trade(
+    kind="ffmpeg",
+    model="ffmpeg",
+    engine="ffmpeg",
+    prices={"video_ms": 100_000},
+    files=film,
+    body={"output_format": "mkv", "preset": "slow", "seconds_max": 60},
+    middle=half_made,
+    made={"clip.mkv": None},
 )
 
 
@@ -178,7 +207,9 @@ async def files_of(buyer: Customer) -> list[tuple[str, bytes]]:
     return sorted([(each["name"], (await buyer.ask("GET", f"/house/files/{each['id']}")).body) for each in found])
 
 
-@pytest.mark.parametrize("trade", [PRESS, PYTHON], ids=lambda trade: trade.kind)
+@pytest.mark.parametrize(
+    "trade", [PRESS, PYTHON, pytest.param(FFMPEG, marks=pytest.mark.proof)], ids=lambda trade: trade.kind
+)
 async def test_both_hosts_are_killed_and_a_third_does_it_once(tmp_path: Path, trade: Trade) -> None:
     gate = tmp_path / "gate"
     kinds = (trade.target,) if trade.target else ()
@@ -197,7 +228,8 @@ async def journey(post: Post, buyer: Customer, hosts: Hosts, gate: Path) -> None
     trade, lost = hosts.trade, list[bytes]()
     first = hosts.linked("first")
     await post.until_linked()
-    inputs = [{"file": await buyer.put(content, name)} for name, content in trade.files.items()]
+    files = await asyncio.to_thread(trade.files, hosts.folder)
+    inputs = [{"file": await buyer.put(content, name)} for name, content in files.items()]
     free_uusd = await free(buyer)
     order = {"kind": trade.kind, "model": trade.model, "body": trade.body | {"inputs": inputs}}
     answer = await buyer.ask("POST", "/house/jobs", order)
@@ -221,7 +253,7 @@ async def journey(post: Post, buyer: Customer, hosts: Hosts, gate: Path) -> None
     paid = [unit.count for part in verdict.statement.predicate.segments for unit in part.units if unit.count]
     assert paid == [part["count"] for part in view["units"] if part["count"]]
     # What the lost hosts delivered is nobody's result, and goes; what the buyer brought and was made stays.
-    wanted = trade.files | trade.made
+    wanted = files | trade.made
     async with asyncio.timeout(20):
         while len(kept := await files_of(buyer)) != len(wanted):
             await asyncio.sleep(0.05)
