@@ -159,8 +159,7 @@ class _Worker:
         Raises:
             StateUnusable: the folder can't be used.
         """
-        sold = {name for model in self._offering.models for name in model.kinds}
-        needed = any(kind.files for kind in self._kinds if kind.name in sold)
+        needed = any(self._kinds.stored(name).files for model in self._offering.models for name in model.kinds)
         try:
             await asyncio.to_thread(self._files.open, needed=needed)
         except (OSError, FolderTaken) as error:
