@@ -426,6 +426,40 @@ MUTATIONS = {
     "a place is erased once, and what was on its way stays": Bug(
         "blobs/service.py", "if since_ms <= now_ms - SURE_MS:", "if True:", BLOBS
     ),
+    # files of jobs
+    "a job's file is not kept with it": Bug(
+        "dispatch/submit.py", "            keeps.apply(tx)\n", "            pass\n", dispatch("job_files")
+    ),
+    "a file that is deleted at the same moment is a job's": Bug(
+        "dispatch/submit.py",
+        "if keeps is not None and item.inputs and not keeps.has(job.owner_id, item.inputs):",
+        "if False:",
+        dispatch("job_files"),
+    ),
+    "what a host says it made is believed": Bug(
+        "dispatch/artifacts.py",
+        "if wrong := _wrong(artifact, known.found[file_id], known.maker):",
+        "if wrong := '':",
+        dispatch("artifacts"),
+    ),
+    "a host shows what another made": Bug(
+        "dispatch/artifacts.py", "if kept is None or kept.maker != maker:", "if kept is None:", dispatch("artifacts")
+    ),
+    "one file is shown and counted twice": Bug(
+        "dispatch/artifacts.py", "if file_id in named:", "if False:", dispatch("artifacts")
+    ),
+    "a result is deleted": Bug(
+        "dispatch/release_files.py", "        wanted = _named(frames)\n", "", ("tests/dispatch/test_artifacts.py",)
+    ),
+    "a job that is over keeps its files": Bug(
+        "dispatch/settle.py", "    release_when_over(core, job)\n", "", dispatch("job_files")
+    ),
+    "what a lost host uploaded counts on": Bug(
+        "dispatch/assign.py", "    drop_lost(core, job, lease)\n", "", dispatch("job_files")
+    ),
+    "any lease opens a job's files": Bug(
+        "dispatch/job_files.py", "job.lease.id == lease and ", "", dispatch("job_files")
+    ),
     # sandbox
     "a program sees the host's processes": Bug(
         "worker/sandbox/launch.py", '"--unshare-user", "--unshare-pid", ', '"--unshare-user", ', ESCAPES
