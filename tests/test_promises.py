@@ -143,14 +143,18 @@ async def test_only_so_many_commands_wait_for_the_database(tmp_path: Path, monke
 
 
 def test_nothing_that_is_sent_is_unpickled_or_executed() -> None:
-    source = Path(comptoir.__file__).parent
+    """But for `inside`, which only the program of a sandbox imports: it runs what a buyer sent, behind the walls."""
+    source, inside = Path(comptoir.__file__).parent, "comptoir.worker.engines.python.inside"
     forbidden = {"eval", "exec", "compile", "pickle", "marshal", "shelve", "dill", "cloudpickle"}
     found = set()
     for file in source.rglob("*.py"):
+        if file.parent == source.joinpath(*inside.split(".")[1:]):
+            continue
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
                 found |= {(file.name, name) for name in names if name.partition(".")[0] in forbidden}
+                found |= {(file.name, name) for name in names if name.startswith(inside)}
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in forbidden:
                 found.add((file.name, node.func.id))
     assert found == set()
