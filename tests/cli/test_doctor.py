@@ -19,6 +19,7 @@ class TestDoctor:
         assert rows["sandbox bubblewrap"]["ready"] and rows["sandbox landlock"]["ready"]
         assert {f"engine {entry.name}" for entry in registry.ENGINES} <= set(rows)
         assert {"control groups", "user"} <= set(rows)
+        assert rows["engine whisper"]["ready"] and "decodes with" in rows["engine whisper"]["found"]
         assert rows["engine ffmpeg"]["ready"] and "version" in rows["engine ffmpeg"]["found"]
 
     def test_without_a_layer_it_says_what_to_install_and_fails(

@@ -12,10 +12,11 @@ from comptoir.kinds.kind import Kind, Progress, Resume
 from comptoir.kinds.python import Python
 from comptoir.kinds.tokens import Chat, Completion, Embedding
 from comptoir.kinds.units import MILLION, Unit
+from comptoir.kinds.whisper import Whisper
 from comptoir.kit.money import RUN_PRICE_UUSD_MAX
 from comptoir.link import ModelOffer
 
-BUILT_IN: tuple[type[Kind], ...] = (Chat, Completion, Embedding, ContainerChain, Python, Ffmpeg)
+BUILT_IN: tuple[type[Kind], ...] = (Chat, Completion, Embedding, ContainerChain, Python, Ffmpeg, Whisper)
 """Kinds that ship with Comptoir; a new one is a module or folder and a line here."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")

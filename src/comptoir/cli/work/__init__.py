@@ -24,6 +24,11 @@ WORDS: tuple[WordEntry, ...] = (
     WordEntry(
         "ffmpeg", "comptoir.cli.work.ffmpeg:ffmpeg", "Convert a film or a sound: another format, codec, size or rate."
     ),
+    WordEntry(
+        "whisper",
+        "comptoir.cli.work.whisper:whisper",
+        "Write down what is said in a sound or film, or translate it into English.",
+    ),
     WordEntry("kind", "comptoir.cli.work.any_kind:any_kind", "Buy work of any kind, with its body as JSON."),
 )
 """Every kind that has a command of its own, and ``kind`` for all others, in the order of the help."""

@@ -267,16 +267,16 @@ class Relay:
         return None
 
 
-async def relayed(request: EngineRequest, work: Work) -> AsyncIterator[Frame | Finish]:
+async def relayed(request: EngineRequest, work: Work, *, goes_on: bool = False) -> AsyncIterator[Frame | Finish]:
     """Yield what *work* says, and the finish that it returns; closing cancels *work* and waits for its end.
 
-    Work that follows another host's frames begins from the start, and is said to. While it says nothing, progress is
-    said all the same every `HEARTBEAT_S`.
+    Work that follows another host's frames begins from the start, and is said to, unless it *goes_on* behind them.
+    While it says nothing, progress is said all the same every `HEARTBEAT_S`.
 
     Raises:
         EngineError: what *work* raised, after all that it had said before.
     """
-    if request.prefix:
+    if request.prefix and not goes_on:
         yield file_frame(begun_again=True)
     loop = asyncio.get_running_loop()
     relay = Relay(loop.time())

@@ -58,6 +58,13 @@ ENGINES: tuple[EngineEntry, ...] = (
         "comptoir.worker.engines.python:missing",
         "comptoir.worker.engines.python:about",
     ),
+    EngineEntry(
+        "whisper",
+        "comptoir.worker.engines.whisper:WhisperEngine",
+        "pip install 'comptoir[whisper]'",
+        "comptoir.worker.engines.whisper.engine:missing",
+        "comptoir.worker.engines.whisper.engine:found",
+    ),
 )
 
 

@@ -15,7 +15,8 @@ from comptoir.kinds.ffmpeg.order import read_order
 from comptoir.link import Frame, ModelOffer
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish
 from comptoir.worker.engines.ffmpeg.command import ENCODERS
-from comptoir.worker.engines.ffmpeg.film import Film, Tools
+from comptoir.worker.engines.ffmpeg.film import Film
+from comptoir.worker.engines.ffmpeg.probing import Tools
 from comptoir.worker.engines.ffmpeg.program import find_program, version_in
 from comptoir.worker.engines.ffmpeg.running import Words, run_to_end
 from comptoir.worker.engines.programs import Programs, Relay, relayed

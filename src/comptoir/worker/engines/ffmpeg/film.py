@@ -4,7 +4,6 @@ All of it runs in one sandbox run, which sees the fetched input under a name of 
 description and all its units come in one frame, the last: a host that is lost before has earned nothing.
 """
 
-from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 import msgspec
@@ -17,51 +16,24 @@ from comptoir.kinds.ffmpeg.work import Picture, units_of
 from comptoir.kinds.files import file_frame
 from comptoir.link import Usage
 from comptoir.worker.engines.base import EngineError, Finish, JobFiles
-from comptoir.worker.engines.ffmpeg.command import CommandHost, command, probe_words, report_words
-from comptoir.worker.engines.ffmpeg.media import Media, read_probe, read_report
+from comptoir.worker.engines.ffmpeg.command import CommandHost, command
+from comptoir.worker.engines.ffmpeg.media import Media
 from comptoir.worker.engines.ffmpeg.plan import Plan, make_plan
-from comptoir.worker.engines.ffmpeg.program import FfmpegProgram
-from comptoir.worker.engines.ffmpeg.running import SIGNALLED, FilmProgress, Words, check_ended, run_to_end
+from comptoir.worker.engines.ffmpeg.probing import Tools, probe
+from comptoir.worker.engines.ffmpeg.running import FilmProgress, check_ended, run_to_end
 from comptoir.worker.engines.programs import Relay
 from comptoir.worker.sandbox.process import SandboxRun
 from comptoir.worker.sandbox.results import NoResult, open_result
-from comptoir.worker.sandbox.types import MIB, Bound, EndReason, SandboxLimits
+from comptoir.worker.sandbox.types import Bound
 
 SOURCE = "/input/film"
 """Where a program in the sandbox finds the input."""
-REPORT_BYTES_MAX = 2 * MIB
-"""Most of a report that is read; one of 256 streams has some 300 KiB."""
-PROBE_S = 60.0
-"""Longest look at a file."""
 STEM_CHARS_MAX = 200
 """Of what the input is called, what the film is called after."""
 NEARLY_S = 0.2
 """How near its bound a film ends that was ended by it: a frame, or a packet of sound, is left out."""
 
 _encode = msgspec.json.Encoder().encode
-
-
-class Tools(msgspec.Struct, frozen=True):
-    """What of this machine films are made with."""
-
-    program: FfmpegProgram
-    sandboxed: bool
-    encoders: Mapping[str, str]
-    """What makes each codec here."""
-    limits: SandboxLimits
-    """Of one film."""
-    bytes_max: int
-    """Longest film."""
-
-    @property
-    def ffmpeg(self) -> str:
-        """Where a program in the sandbox finds it."""
-        return self.program.path(self.program.ffmpeg, sandboxed=self.sandboxed)
-
-    @property
-    def ffprobe(self) -> str:
-        """The same of ffprobe; empty: there is none."""
-        return self.program.ffprobe and self.program.path(self.program.ffprobe, sandboxed=self.sandboxed)
 
 
 class Film:
@@ -109,25 +81,7 @@ class Film:
         return Finish(reason, Usage(completion_tokens=made.units))
 
     async def _probe(self, place: str) -> Media | str:
-        """Return what is in a file, or why nothing can be read of it.
-
-        Raises:
-            EngineError: the look itself did not end by itself.
-        """
-        tools = self._tools
-        words = probe_words(tools.ffprobe, place) if tools.ffprobe else report_words(tools.ffmpeg, place)
-        out, err = Words(REPORT_BYTES_MAX), Words(REPORT_BYTES_MAX)
-        limits = msgspec.structs.replace(tools.limits, wall_s=min(PROBE_S, tools.limits.wall_s))
-        inputs = [*tools.program.bound, self._given]
-        report = await run_to_end(self._run, words, inputs=inputs, limits=limits, sinks=(out.take, err.take))
-        if report.reason is not EndReason.EXITED or report.exit_code == SIGNALLED:
-            check_ended(report, err, doing="looking at it")
-        if not tools.ffprobe:
-            # Asked for a report alone, ffmpeg ends with 1, because it was given nothing to make.
-            media = read_report(err.first.decode(errors="replace"))
-        else:
-            media = read_probe(bytes(out.first)) if report.exit_code == 0 else None
-        return media or err.reason.replace(place, "the input")
+        return await probe(self._tools, self._run, place, given=self._given)
 
     async def _encode(self, plan: Plan) -> FilmProgress:
         """Have it made."""
