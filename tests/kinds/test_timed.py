@@ -25,7 +25,7 @@ from comptoir.dispatch.submit import Order, submit
 from comptoir.hosts import LINK, POLL, NewHost
 from comptoir.jobs import Fault, JobState, LiveJob
 from comptoir.kinds import Kinds
-from comptoir.kinds.files import WorkProgress, file_frame
+from comptoir.kinds.files import FileKind, WorkProgress, file_frame
 from comptoir.kinds.timed import most_in
 from comptoir.kit.db import Database
 from comptoir.kit.errors import InvalidField, Unavailable
@@ -45,7 +45,7 @@ from tests.cluster.posts import open_posts
 from tests.dialects.infrintia.conftest import market_of
 from tests.dispatch.continuing import earned, lease_of
 from tests.kinds.ends import pay_of, sign
-from tests.kinds.toys import RunAgain, Timed, buy, offer, selling
+from tests.kinds.toys import Drawing, RunAgain, Timed, buy, offer, selling
 from tests.post import Post, open_post
 from tests.redis_server import RedisServer
 from tests.street import FakeChannel, Street
@@ -392,11 +392,14 @@ class TestSilence:
 
             assert (lease_of(job).host_id != first) is moves
 
-    async def test_is_broken_by_progress_for_as_long_as_it_takes(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("kind", [Timed, Drawing])
+    async def test_is_broken_by_progress_for_as_long_as_it_takes(self, tmp_path: Path, kind: type[FileKind]) -> None:
+        """Also where progress is no output, so that by itself it would only show that the input is being read."""
+        sold = offer(kind, uusd=1, more=2, can_continue=True)
         async with selling(tmp_path) as street:
-            first, _ = await street.host(offer=AGAIN)
-            await street.host(offer=AGAIN)
-            job = await begun(street)
+            first, _ = await street.host(offer=sold)
+            await street.host(offer=sold)
+            job = await buy(street, kind, most=MOST, body=BODY)
             for step in range(50):
                 street.clock.advance(seconds=4)
                 for host in street.core.fleet:
