@@ -10,6 +10,7 @@ import time
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 
 from comptoir.kinds.files import extra_of
@@ -193,6 +194,13 @@ class TestRefused:
         assert outcome.error.message.startswith(said) and outcome.counted == 0
         assert stage.runs == []
 
+    def test_a_bound_of_the_buyers_below_the_sound_is_refused_not_cut(self, stage: Stage) -> None:
+        request = msgspec.structs.replace(stage.request("short.wav"), max_tokens=4_999)
+        outcome = stage.wait(stage.carry_out(request))
+
+        assert outcome.error is not None and outcome.error.message.startswith("output_max: is 4999"), outcome.finish
+        assert outcome.counted == 0
+
     def test_a_refused_order_keeps_the_process_warm(self, stage: Stage) -> None:
         """Else a buyer could have a model of gigabytes loaded again at no cost."""
         before = processes(stage)
@@ -224,12 +232,15 @@ class TestStopped:
 
     def test_one_that_dies_is_the_hosts_fault_and_the_next_job_has_another(self, stage: Stage) -> None:
         stage.hear("short.wav")
-        (listener, *_) = [each for each in stage.engine._listeners._free if each.spec.folder == tiny("tiny")]
+        # The one that was given back last is lent next.
+        listener = stage.engine._listeners._free[-1]
+        assert listener.spec.folder == tiny("tiny")
 
         async def killed() -> Outcome:
             doing = asyncio.ensure_future(stage.carry_out(stage.request("long.wav")))
-            while listener in stage.engine._listeners._free:
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(20):
+                while listener in stage.engine._listeners._free:
+                    await asyncio.sleep(0.01)
             listener._process.kill()
             return await doing
 

@@ -145,6 +145,9 @@ class WhisperEngine:
         try:
             async with asyncio.timeout(self._wall_s):
                 sound = await decode(self._tools, run, relay, order=order, source=source)
+                if 0 < request.max_tokens < sound.duration_ms:
+                    words = f"output_max: is {request.max_tokens}, and the sound has {sound.duration_ms} ms"
+                    raise EngineError("bad_request", words, fault="buyer", status=422)
                 if heard.position_ms > sound.duration_ms:
                     # Whoever counted that heard another sound.
                     heard = Heard(segments=[], files=[])
