@@ -5,9 +5,7 @@ from urllib.parse import quote
 
 from comptoir.blobs.types import MEDIA_CHARS_MAX, NAME_CHARS_MAX
 from comptoir.kit.errors import InvalidField
-
-_BAD = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""No paths, no lines, and nothing that turns the direction of what is read."""
+from comptoir.kit.file_names import UNFIT
 
 _MEDIA = re.compile(r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+$")
 
@@ -31,7 +29,7 @@ def check_name(name: str) -> None:
     """
     if not 1 <= len(name) <= NAME_CHARS_MAX:
         raise InvalidField("name", f"must be 1 to {NAME_CHARS_MAX} characters")
-    if _BAD.search(name) or name in (".", ".."):
+    if UNFIT.search(name) or name in (".", ".."):
         raise InvalidField("name", "must be a file's name: one line of text, no path")
 
 

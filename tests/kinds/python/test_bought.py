@@ -105,6 +105,14 @@ class TestPaid:
         assert frames[-2]["extra"]["failed"] == {"reason": "exit", "message": "ValueError: mine", "exit_code": 1}
         assert job["cost_uusd"] > 0 and (await shop.units(job["id"]))["wall_ms"] >= 1
 
+    async def test_what_it_calls_its_files_never_makes_its_host_pay(self, shop: Shop) -> None:
+        """The trading post takes no such name: the host was blamed, and one after another ran the program for nothing."""
+        job, frames = await shop.bought(code=r"for n in 'a\\b', 'a_b', '\u202ec', '\x9bd': open(n, 'w').close()")
+
+        names = [each["extra"]["artifact"]["name"] for each in frames if "artifact" in each.get("extra", {})]
+        assert sorted(names) == ["_c", "_d", "a_b", "a_b-2"]
+        assert (job["state"], job["finish_reason"]) == ("completed", "stop") and job["cost_uusd"] > 0
+
     async def test_one_that_never_ran_is_free(self, shop: Shop) -> None:
         job, _ = await shop.bought(code="pass", requirements=["nothing-of-that-name"])
 

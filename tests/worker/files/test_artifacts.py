@@ -170,7 +170,7 @@ class TestDeliver:
 
         assert bytes(store.uploads[artifact.file].content) == CONTENT and len(store.uploads) == 2
 
-    @pytest.mark.parametrize("name", ["", "a/b", "a\n", "\0", "x" * 256])
+    @pytest.mark.parametrize("name", ["", "a/b", "a\n", "\0", "x" * 256, "a\\b", "\x9b", "\u202ea", "\udcff"])
     async def test_a_name_that_is_none_is_not_sent(self, host: Host, store: FileStore, name: str) -> None:
         assert await refused(host, io.BytesIO(b"x"), name) == ("artifact_name", "buyer")
         assert store.requests == []

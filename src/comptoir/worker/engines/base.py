@@ -66,7 +66,8 @@ class JobFiles(Protocol):
         In parts that go on after a cut; nothing is held whole in memory. Not idempotent: each call makes a file.
 
         Raises:
-            EngineError: it can't be stored; ``buyer`` where the buyer's quota or limits are reached.
+            EngineError: it can't be stored; ``buyer`` where the buyer's quota or limits are reached, or
+                *name* is none (`kit.file_names.fit_name` makes it one).
         """
         ...
 

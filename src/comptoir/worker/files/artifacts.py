@@ -11,6 +11,7 @@ from typing import BinaryIO
 import msgspec
 
 from comptoir.kinds.files import Artifact
+from comptoir.kit.file_names import UNFIT
 from comptoir.kit.ids import parse
 from comptoir.worker.engines.base import EngineError
 from comptoir.worker.engines.programs import disk_error
@@ -82,7 +83,9 @@ async def deliver(calls: LeaseCalls, content: BinaryIO, *, name: str, media: str
     try:
         msgspec.convert({"name": name, "file": "", "size": 0, "sha256": "0" * 64, "media": media}, Artifact)
     except msgspec.ValidationError as error:
-        raise EngineError("artifact_name", f"an artifact can't be called {name!r}", fault="buyer") from error
+        raise _unfit(name) from error
+    if UNFIT.search(name):
+        raise _unfit(name)
     source = await asyncio.to_thread(_Source, content)
     trying = calls.trying()
     for left in reversed(range(UPLOADS_MAX)):
@@ -96,6 +99,10 @@ async def deliver(calls: LeaseCalls, content: BinaryIO, *, name: str, media: str
             continue
         return Artifact(name, file_id, source.size, source.sha256, media)
     raise AssertionError("the last try returns or raises")
+
+
+def _unfit(name: str) -> EngineError:
+    return EngineError("artifact_name", f"an artifact can't be called {name!r}", fault="buyer")
 
 
 async def _begin(calls: LeaseCalls, trying: Trying, source: _Source, *, name: str, media: str) -> str:

@@ -21,6 +21,7 @@ from comptoir.kinds.ffmpeg import Ffmpeg
 from comptoir.kinds.ffmpeg.made import MadeFilm
 from comptoir.kinds.ffmpeg.work import Picture, units_of
 from comptoir.kinds.files import WorkProgress, extra_of, file_frame
+from comptoir.kit.file_names import UNFIT
 from comptoir.link import Frame
 from comptoir.worker.engines.base import EngineError, EngineRequest
 from tests.worker.engines.ffmpeg.conftest import FFMPEG, Films, Outcome, Studio
@@ -199,13 +200,13 @@ class TestRefused:
 
 
 class TestNames:
-    @pytest.mark.parametrize("name", ["-y.mp4", "a.mp4 -i http:x $(id)", "..mp4", "é" * 255])
+    @pytest.mark.parametrize("name", ["-y.mp4", "a.mp4 -i http:x $(id)", "..mp4", "é" * 255, "a\\b.mp4", "\x9b.mp4", "\u202ea.mp4"])
     async def test_are_only_what_the_film_is_called(self, studio: Studio, name: str) -> None:
         """None reaches a command line; the film is called after it, however it is spelled."""
         outcome = await studio.make("silent.mp4", inputs=[{"file": "file_1", "name": name}])
 
         ((artifact, _),) = outcome.delivered
-        assert artifact.name.endswith(".mp4") and len(artifact.name) <= 255 and "/" not in artifact.name
+        assert artifact.name.endswith(".mp4") and len(artifact.name) <= 255 and not UNFIT.search(artifact.name)
         assert outcome.made.video is not None
 
 

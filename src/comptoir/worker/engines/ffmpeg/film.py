@@ -14,6 +14,7 @@ from comptoir.kinds.ffmpeg.made import AudioStream, EndedBy, MadeFilm, MadeFrom,
 from comptoir.kinds.ffmpeg.order import FilmOrder
 from comptoir.kinds.ffmpeg.work import Picture, units_of
 from comptoir.kinds.files import file_frame
+from comptoir.kit.file_names import fit_name
 from comptoir.link import Usage
 from comptoir.worker.engines.base import EngineError, Finish, JobFiles
 from comptoir.worker.engines.ffmpeg.command import CommandHost, command
@@ -171,5 +172,5 @@ def _refused(bad: BadFilmOrder) -> EngineError:
 def _called(body: bytes, order: FilmOrder) -> str:
     """Return what the buyer finds the film as: what the input is called, with the ending of the format."""
     (given,) = Ffmpeg().inputs(body)
-    stem = PurePath(given.called(0)).stem
+    stem = PurePath(fit_name(given.called(0))).stem
     return f"{stem.strip('. ')[:STEM_CHARS_MAX] or 'film'}.{order.output_format}"

@@ -2,7 +2,6 @@
 
 import mimetypes
 import os
-import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,6 +11,7 @@ import msgspec
 from comptoir.kinds.extras import BadExtra
 from comptoir.kinds.files import FILE_EXTRA_BYTES_MAX, NAME_CHARS_MAX, ProgramFailure, file_frame
 from comptoir.kinds.python import Python
+from comptoir.kit.file_names import fit_name
 from comptoir.link import Frame
 from comptoir.worker.engines.python.channel import Channel
 from comptoir.worker.engines.python.layout import Left
@@ -34,7 +34,6 @@ _WORDS = {
     EndReason.OUTPUT: ("output", "it printed more than agreed; the first part is kept"),
 }
 _media = mimetypes.MimeTypes()
-_UNFIT = re.compile(r"[/\x00-\x1f\x7f]")
 
 
 class ProgramEnd(msgspec.Struct, frozen=True):
@@ -105,11 +104,11 @@ def files_left(work: Path, before: Left, patterns: Sequence[str] | None) -> list
 
 
 def artifact_names(paths: Sequence[str]) -> list[str]:
-    """Return what files are called as artifacts: their paths with ``_`` for ``/``, each once."""
+    """Return what files are called as artifacts: their paths with ``_`` for ``/`` and what no name has, each once."""
     taken: set[str] = set()
     names = []
     for path in paths:
-        plain = _UNFIT.sub("_", path)
+        plain = fit_name(path)
         stem, dot, end = plain.rpartition(".")
         stem, end = (stem, f".{end[:20]}") if dot and stem else (plain, "")
         name, number = f"{stem[: NAME_CHARS_MAX - len(end)]}{end}", 1

@@ -22,6 +22,7 @@ from comptoir.kinds.whisper.spoken import (
     spoken_frame,
     text_of,
 )
+from comptoir.kit.file_names import fit_name
 from comptoir.link import Usage
 from comptoir.worker.engines.base import EngineError, Finish, JobFiles
 from comptoir.worker.engines.programs import Relay
@@ -191,7 +192,7 @@ class Speech:
 
     def _called(self, ending: str) -> str:
         (given,) = Whisper().inputs(_encode(self._body))
-        return f"{PurePath(given.called(0)).stem.strip('. ')[:STEM_CHARS_MAX] or 'sound'}.{ending}"
+        return f"{PurePath(fit_name(given.called(0))).stem.strip('. ')[:STEM_CHARS_MAX] or 'sound'}.{ending}"
 
 
 def windows(from_ms: int, to_ms: int) -> Iterator[int]:
