@@ -414,7 +414,9 @@ def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[DeliveredP
 
 def _is_half(job: LiveJob, ending: Ending) -> bool:
     """Tell whether the last part of *job* is incomplete and counts whole or not at all, so that it is not billed."""
-    return not job.kind.pays_half and ending.state not in (JobState.COMPLETED, JobState.CANCELLED)
+    if ending.state == JobState.CANCELLED:
+        return not job.kind.pays_cancelled and not job.finished_already()
+    return not job.kind.pays_half and ending.state != JobState.COMPLETED
 
 
 def _pays(core: Core, parts: list[DeliveredPart], bill: list[HostShare]) -> tuple[tuple[bytes, int, str], ...]:

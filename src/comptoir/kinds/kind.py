@@ -126,6 +126,8 @@ class Kind:
     pays_half: ClassVar[bool] = True
     """Whether delivered units are paid for if the job fails before its end. If the buyer cancels, they are paid for,
     unless another host would have started over (`Resume.FROM_STAGE`)."""
+    pays_cancelled: ClassVar[bool] = True
+    """Whether units are paid for that the buyer cancels before it is known that they are valid (`wrong_output`)."""
     pays_lost: ClassVar[bool] = True
     """Whether a host that lost the job is paid for what it had delivered when another goes on; not where that one
     begins again and is paid for the whole. Of a kind without stages."""

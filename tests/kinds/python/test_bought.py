@@ -106,7 +106,7 @@ class TestPaid:
         assert job["cost_uusd"] > 0 and (await shop.units(job["id"]))["wall_ms"] >= 1
 
     async def test_what_it_calls_its_files_never_makes_its_host_pay(self, shop: Shop) -> None:
-        """The trading post takes no such name: the host was blamed, and one after another ran the program for nothing."""
+        """The trading post takes no such name: the host was blamed, and one after another ran it for nothing."""
         job, frames = await shop.bought(code=r"for n in 'a\\b', 'a_b', '\u202ec', '\x9bd': open(n, 'w').close()")
 
         names = [each["extra"]["artifact"]["name"] for each in frames if "artifact" in each.get("extra", {})]

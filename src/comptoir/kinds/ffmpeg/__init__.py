@@ -40,6 +40,8 @@ class Ffmpeg(FileKind):
     output = VIDEO_MS
     noun = "encoder"
     pays_half = False
+    pays_cancelled = False
+    pays_lost = False
     output_over_max = 0
     capabilities = {
         **dict.fromkeys((*VIDEO_CODECS, GIF), "codec"),
