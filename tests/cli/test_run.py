@@ -15,7 +15,7 @@ from comptoir.cli import ending, run
 from comptoir.cli.answer import StreamReply
 from comptoir.cli.api import Api
 from comptoir.cli.failure import Exit, Failure
-from comptoir.cli.screen import harmless
+from comptoir.cli.harmless import harmless
 from comptoir.cli.target import Target
 from tests.cli.conftest import Invoke, Program, Up, as_buyer, known_but_not_here, until, worker_pid
 from tests.cli.gate import FRAMES, OPEN, PROMPT, Gate, told

@@ -97,6 +97,19 @@ class TestRunKind:
 
         assert "a[2Jb" in result.output and "\x1b[2J" not in result.output and "\x1b]0" not in result.output
 
+    @pytest.mark.parametrize("said", ["\x1b[2Jx\x9b1m", {"n": "\x9b2Jx"}], ids=["text", "JSON"])
+    def test_nor_can_what_it_returns_or_why_it_failed(
+        self, ask: Invoke, monkeypatch: pytest.MonkeyPatch, said: object
+    ) -> None:
+        piped = ask("run", "kind", "steps", steps({"result": said}))
+        monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True, raising=False)
+        result = ask("run", "kind", "steps", steps({"result": said}))
+        failed = ask("run", "kind", "steps", steps({"fail": "\x1b[2Jno\x9b1m ink"}))
+
+        assert "\x9b" in piped.stdout, "a pipe gets every character"
+        assert "2Jx" in result.output and "\x9b" not in result.output and "\x1b[2J" not in result.output
+        assert "[2Jno1m ink" in failed.output and "\x9b" not in failed.output and "\x1b[2J" not in failed.output
+
     @pytest.mark.parametrize(
         ("words", "code", "says"),
         [

@@ -17,7 +17,7 @@ import click
 
 from comptoir.cli.api import Api, sse_events
 from comptoir.cli.failure import Exit, Failure
-from comptoir.cli.screen import harmless
+from comptoir.cli.harmless import harmless
 
 PAUSES_S = (0.1, 0.25, 0.5, 1.0, 2.0)
 """Before each further try to go on; the last one repeats."""

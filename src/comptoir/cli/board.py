@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from comptoir.cli.screen import credits, credits_and_usd, facts, harmless, span, state, table, unit_price
+from comptoir.cli.harmless import harmless
+from comptoir.cli.screen import credits, credits_and_usd, facts, span, state, table, unit_price
 from comptoir.cli.screen import price as token_price
 from comptoir.kinds import TOKEN_IN, TOKEN_OUT, Kinds, Unit
 from comptoir.kinds.capabilities import words

@@ -5,6 +5,8 @@ from typing import IO, Any
 
 import click
 
+from comptoir.cli.harmless import harmless
+
 
 class Exit(IntEnum):
     """Exit codes; ``comptoir --help`` prints them."""
@@ -39,6 +41,6 @@ class Failure(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print both lines to standard error."""
-        click.echo(f"{click.style('✗', fg='red', bold=True)} {self.message}", file=file, err=file is None)
+        click.echo(f"{click.style('✗', fg='red', bold=True)} {harmless(self.message)}", file=file, err=file is None)
         if self.hint:
-            click.echo(f"  {click.style(self.hint, dim=True)}", file=file, err=file is None)
+            click.echo(f"  {click.style(harmless(self.hint), dim=True)}", file=file, err=file is None)

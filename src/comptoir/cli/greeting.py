@@ -12,8 +12,9 @@ from rich.text import Text
 from comptoir import __version__
 from comptoir.cli.board import SHIPPED, format_event
 from comptoir.cli.failure import Exit
+from comptoir.cli.harmless import harmless
 from comptoir.cli.quickstart import FILE_NAME
-from comptoir.cli.screen import credits, facts, harmless, price, run_price_words, state, table
+from comptoir.cli.screen import credits, facts, price, run_price_words, state, table
 from comptoir.cli.target import DEFAULT_DATA
 from comptoir.kinds import Kinds, answers_chat
 from comptoir.settings import Settings

@@ -7,7 +7,8 @@ import click
 from rich.text import Text
 
 from comptoir.cli.api import Api
-from comptoir.cli.screen import credits, harmless, moment, note, out, print_json, table
+from comptoir.cli.harmless import harmless
+from comptoir.cli.screen import credits, moment, note, out, print_json, table
 from comptoir.cli.target import find_target, json_option, server_options
 
 USE = {

@@ -7,10 +7,10 @@ import click
 from rich.text import Text
 
 from comptoir.cli.api import Api
+from comptoir.cli.harmless import harmless
 from comptoir.cli.screen import (
     ago,
     credits,
-    harmless,
     note,
     out,
     price,

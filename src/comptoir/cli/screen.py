@@ -1,7 +1,6 @@
 """What all commands print the same way: consoles, tables, money, times."""
 
 import json
-import re
 import sys
 import time
 from collections.abc import Iterable
@@ -13,13 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from comptoir.cli.harmless import as_read, harmless
 from comptoir.kinds import MILLION, Unit
 from comptoir.kit.money import UUSD_PER_CREDIT, UUSD_PER_USD, to_credits, to_usd
 
 PIPE_COLUMNS = 200
 """Width of tables that go into a pipe or a file, where no terminal says how wide it is."""
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 STATE_STYLES = {
     "completed": "green",
@@ -52,11 +50,6 @@ def _console(stream: Any) -> Console:
     return Console(file=stream, highlight=False, emoji=False, markup=True, width=width)
 
 
-def harmless(text: str) -> str:
-    """Return *text* without control characters but newline and tab: a terminal would obey them."""
-    return _CONTROL.sub("", text)
-
-
 def note(text: str) -> None:
     """Say something beside the answer, on standard error, when a person is watching."""
     if text and sys.stderr.isatty():
@@ -65,7 +58,7 @@ def note(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print *value* as JSON for programs."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    click.echo(as_read(json.dumps(value, ensure_ascii=False, indent=2), sys.stdout))
 
 
 class QuietTable(Table):

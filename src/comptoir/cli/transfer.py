@@ -17,7 +17,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from comptoir.cli.api import Api
 from comptoir.cli.failure import Exit, Failure
-from comptoir.cli.screen import err, harmless
+from comptoir.cli.harmless import harmless
+from comptoir.cli.screen import err
 
 BLOCK_BYTES = 256 << 10
 """What is read and sent at a time."""

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from comptoir.cli.api import Api
 from comptoir.cli.failure import Exit, Failure
-from comptoir.cli.screen import harmless, moment, note, out, print_json, table
+from comptoir.cli.harmless import harmless
+from comptoir.cli.screen import moment, note, out, print_json, table
 from comptoir.cli.target import Target, find_target, json_option, server_options
 
 AGES = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from comptoir.cli.answer import PASSING, PAUSES_S, job_of_key
 from comptoir.cli.api import Api
 from comptoir.cli.ending import ended_by_signals, settled
 from comptoir.cli.failure import Exit, Failure
-from comptoir.cli.screen import counted, credits, err, harmless, note, print_json, short, span
+from comptoir.cli.harmless import as_read, harmless
+from comptoir.cli.screen import counted, credits, err, note, print_json, short, span
 from comptoir.cli.target import find_target
 from comptoir.cli.transfer import upload
 from comptoir.cli.work.following import JobReader
@@ -170,7 +172,7 @@ def follow(api: Api, job: dict[str, Any], choices: Choices, *, cancels: bool, te
         print_json(bill)
     else:
         if tells and bill["result"] is not None:
-            click.echo(bill["result"]) if isinstance(bill["result"], str) else print_json(bill["result"])
+            _tell(bill["result"])
         _say(bill, interrupted=interrupted)
     if interrupted:
         raise click.exceptions.Exit(Exit.INTERRUPTED)
@@ -220,6 +222,13 @@ def _say(bill: dict[str, Any], *, interrupted: bool) -> None:
     console.print(f"{'[green]✓[/]' if ok else '■'} {' · '.join(parts)}", soft_wrap=True)
     if bill["receipt"]:
         console.print(f"  [dim]receipt {bill['receipt']}[/]", soft_wrap=True)
+
+
+def _tell(result: Any) -> None:
+    if isinstance(result, str):
+        click.echo(as_read(result, sys.stdout), color=True)  # Else a pipe gets it without its colours.
+    else:
+        print_json(result)
 
 
 def _plain(text: str) -> str:

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from comptoir.cli.failure import Failure
-from comptoir.cli.screen import credits, err, harmless, short
+from comptoir.cli.harmless import as_read, harmless
+from comptoir.cli.screen import credits, err, short
 from comptoir.cli.work.outcome import STDERR, STDOUT, WorkOutcome
 from comptoir.kinds import MILLION, Kinds
 
@@ -171,5 +172,5 @@ class WorkScreen:
 
 
 def _raw(stream: IO[str], text: str) -> None:
-    stream.write(harmless(text) if stream.isatty() else text)
+    stream.write(as_read(text, stream))
     stream.flush()

@@ -200,7 +200,9 @@ class TestRefused:
 
 
 class TestNames:
-    @pytest.mark.parametrize("name", ["-y.mp4", "a.mp4 -i http:x $(id)", "..mp4", "é" * 255, "a\\b.mp4", "\x9b.mp4", "\u202ea.mp4"])
+    @pytest.mark.parametrize(
+        "name", ["-y.mp4", "a.mp4 -i http:x $(id)", "..mp4", "é" * 255, "a\\b.mp4", "\x9b.mp4", "\u202ea.mp4"]
+    )
     async def test_are_only_what_the_film_is_called(self, studio: Studio, name: str) -> None:
         """None reaches a command line; the film is called after it, however it is spelled."""
         outcome = await studio.make("silent.mp4", inputs=[{"file": "file_1", "name": name}])
