@@ -125,6 +125,18 @@ class TestProgress:
 
         assert frame is not None and extra_of(frame).progress == WorkProgress(told, "x" * programs.NOTE_CHARS_MAX)
 
+    def test_notes_of_a_long_job_end_before_they_fill_its_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A host whose answer is too large would be blamed for what its buyer's program said."""
+        monkeypatch.setattr(programs, "NOTES_BYTES_MAX", 8)
+        relay, notes = Relay(), []
+        for second in range(4):
+            relay.progress(done=0.1, note="üö")
+            frame = relay.take(float(second))
+            assert frame is not None
+            notes.append(extra_of(frame).progress)
+
+        assert notes == [WorkProgress(0.1, "üö")] * 2 + [WorkProgress(0.1)] * 2
+
     def test_silent_work_says_that_it_goes_on(self) -> None:
         relay = Relay(100.0)
 

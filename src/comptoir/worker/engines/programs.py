@@ -35,6 +35,8 @@ UNTOLD_BYTES_MAX = 256 * 1024
 UNTOLD_FRAMES_MAX = 64
 """Other frames that nobody has taken yet; with more the work waits."""
 NOTE_CHARS_MAX = 500
+NOTES_BYTES_MAX = 4 * 1024 * 1024
+"""All notes of one job together; progress goes on without them. A day of notes once a second would fill the answer."""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """The disk of this host is full, which is not the job's doing."""
@@ -112,6 +114,7 @@ class Relay:
         self._growing: dict[str, _Log] = {}
         self._decoders: dict[str, codecs.IncrementalDecoder] = {}
         self._untold = 0
+        self._notes_left = NOTES_BYTES_MAX
         self._frames = 0
         self._progress: WorkProgress | None = None
         self._finished = False
@@ -261,6 +264,9 @@ class Relay:
         if self._progress is not None and now_s >= self._progress_at_s + PROGRESS_GAP_S:
             self._progress_at_s = now_s
             progress, self._progress = self._progress, None
+            self._notes_left -= len(progress.note.encode())
+            if self._notes_left < 0:
+                progress = WorkProgress(progress.done, "", progress.count)
             return file_frame(progress=progress)
         if now_s >= self._told_at_s + HEARTBEAT_S:
             return file_frame(progress=WorkProgress())
