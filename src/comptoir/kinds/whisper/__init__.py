@@ -17,7 +17,9 @@ from comptoir.kinds.whisper.order import BadSpeechOrder, asks_other_languages, r
 from comptoir.kinds.whisper.spoken import SpokenExtra, Transcript, heard_in, wrong_transcript
 from comptoir.link import Usage
 
-AUDIO_MS = Unit("audio_ms", "second of sound", "seconds of sound", 1_000, "second of sound", shown=1_000)
+AUDIO_MS = Unit(
+    "audio_ms", "second of sound", "seconds of sound", 1_000, "second of sound", shown=1_000, usual_rate=50_000
+)
 
 TRANSLATE, LANGUAGES = "translate", "multilingual"
 """What some models can't: to translate (English-only ones, and the turbo ones, which were not trained to), and to hear
