@@ -4,11 +4,14 @@ Names are the buyer's or the host's words. They are one part of a path and never
 or a host is called by them unless its engine does so inside the walls of a job.
 """
 
+from pathlib import PurePath
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Meta
+
+from comptoir.kit.file_names import fit_name
 
 INPUTS_MAX = 64
 """Most inputs of one job."""
@@ -17,6 +20,9 @@ ARTIFACTS_MAX = 4096
 """Most artifacts of one job."""
 
 NAME_CHARS_MAX = 255
+
+STEM_CHARS_MAX = 200
+"""Of what an input is called, what a file is called after that is made of it."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=r"\A(?!\.{1,2}\Z)[^/\x00-\x1f\x7f]+\Z")]
 """Name of a file in a job: one part of a path, and neither ``.`` nor ``..``."""
@@ -55,6 +61,12 @@ class InputFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
             return _is_name(msgspec.json.encode(last))
         except ValueError:
             return f"input-{number}"
+
+    def made_into(self, number: int, ending: str, *, otherwise: str) -> str:
+        """Return what a file is called that is made of input *number*: its name with another *ending*; where nothing
+        is left of that, *otherwise*."""
+        stem = PurePath(fit_name(self.called(number))).stem
+        return f"{stem.strip('. ')[:STEM_CHARS_MAX] or otherwise}.{ending}"
 
 
 class Artifact(msgspec.Struct, frozen=True, omit_defaults=True):

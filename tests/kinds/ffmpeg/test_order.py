@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from comptoir.kinds.errors import BadOrderField
 from comptoir.kinds.ffmpeg import Ffmpeg
-from comptoir.kinds.ffmpeg.arguments import BadFilmOrder
 from comptoir.kinds.ffmpeg.order import FilmOrder, read_order
 
 FILE = {"inputs": [{"file": "file_1"}]}
@@ -185,7 +185,7 @@ class TestRefused:
         assert refusal(**fields) == ""
 
     def test_the_error_says_field_and_words(self) -> None:
-        with pytest.raises(BadFilmOrder) as raised:
+        with pytest.raises(BadOrderField) as raised:
             order(fps=500)
 
         assert raised.value.field == "fps"

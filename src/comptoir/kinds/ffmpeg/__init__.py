@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from comptoir.kinds.ffmpeg.arguments import BadFilmOrder
+from comptoir.kinds.errors import BadOrderField
 from comptoir.kinds.ffmpeg.formats import AUDIO_CODECS, GIF, SANDBOX, VIDEO_CODECS
 from comptoir.kinds.ffmpeg.made import MadeFilm, wrong_film
 from comptoir.kinds.ffmpeg.order import read_order
@@ -53,7 +53,7 @@ class Ffmpeg(FileKind):
         """Return which field can't be carried out, and why."""
         try:
             read_order(body)
-        except BadFilmOrder as bad:
+        except BadOrderField as bad:
             return str(bad)
         return ""
 
@@ -65,7 +65,7 @@ class Ffmpeg(FileKind):
         """Return the codecs that are needed."""
         try:
             order = read_order(body)
-        except BadFilmOrder:
+        except BadOrderField:
             return frozenset()
         return frozenset({order.codec, order.audio_codec} - {""})
 
@@ -92,7 +92,7 @@ class Ffmpeg(FileKind):
             return "a film is one file"
         try:
             made, order = _film_in(last.result), read_order(job.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadFilmOrder) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadOrderField) as error:
             return f"the description of the film can't be read: {error}"
         if wrong := wrong_film(made, order, size=last.artifact.size, input_bytes=self._input_bytes(job)):
             return wrong

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from comptoir.kinds.errors import BadOrderField
+
 SECONDS_MAX = 86_400
 """Longest film, and latest beginning: a day."""
 RATE_BPS_MAX = 400_000_000
@@ -35,15 +37,6 @@ SAMPLE_RATES_ANY = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000
 CHANNELS_MAX = {"mp3": 2, "opus": 2}
 """Channels of codecs that have fewer than others, here."""
 CHANNELS_ANY = 8
-
-
-class BadFilmOrder(ValueError):
-    """An order that can't be carried out. *field* is the one to change, *words* say how."""
-
-    def __init__(self, field: str, words: str) -> None:
-        super().__init__(f"{field}: {words}")
-        self.field = field
-        self.words = words
 
 
 class CustomArgs(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,12 +79,12 @@ def read_rate(text: str, field: str) -> int:
     """Return the bits a second that ``800k``, ``2M`` or ``900000`` stand for.
 
     Raises:
-        BadFilmOrder: it stands for none, or for too many.
+        BadOrderField: it stands for none, or for too many.
     """
     parts = _rate(text)
     bps = int(parts[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[parts[2]] if parts else 0
     if not 1_000 <= bps <= RATE_BPS_MAX:
-        raise BadFilmOrder(
+        raise BadOrderField(
             field, f"is bits a second, from 1k to {RATE_BPS_MAX // 1_000_000}M, such as 800k, not {text!r}"
         )
     return bps
@@ -103,14 +96,14 @@ def _seconds(text: str, name: str) -> float:
     if parts:
         seconds = 3600 * int(parts[1]) + 60 * int(parts[2]) + float(parts[3])
     if not 0 <= seconds <= SECONDS_MAX:
-        raise BadFilmOrder("custom_args", f"{name} is seconds or HH:MM:SS, at most {SECONDS_MAX} s, not {text!r}")
+        raise BadOrderField("custom_args", f"{name} is seconds or HH:MM:SS, at most {SECONDS_MAX} s, not {text!r}")
     return seconds
 
 
 def _length(text: str, name: str) -> float:
     seconds = _seconds(text, name)
     if seconds < 0.001:
-        raise BadFilmOrder("custom_args", f"{name} is longer than nothing")
+        raise BadOrderField("custom_args", f"{name} is longer than nothing")
     return seconds
 
 
@@ -118,7 +111,7 @@ def _whole(least: int, most: int) -> Callable[[str, str], int]:
     def read(text: str, name: str) -> int:
         number = int(text) if re.fullmatch(r"[0-9]{1,6}", text) else -1
         if not least <= number <= most:
-            raise BadFilmOrder("custom_args", f"{name} is a whole number from {least} to {most}, not {text!r}")
+            raise BadOrderField("custom_args", f"{name} is a whole number from {least} to {most}, not {text!r}")
         return number
 
     return read
@@ -127,7 +120,7 @@ def _whole(least: int, most: int) -> Callable[[str, str], int]:
 def _word(words: Sequence[str]) -> Callable[[str, str], str]:
     def read(text: str, name: str) -> str:
         if text not in words:
-            raise BadFilmOrder("custom_args", f"{name} is one of {', '.join(words)}, not {text!r}")
+            raise BadOrderField("custom_args", f"{name} is one of {', '.join(words)}, not {text!r}")
         return text
 
     return read
@@ -136,8 +129,8 @@ def _word(words: Sequence[str]) -> Callable[[str, str], str]:
 def _bits(text: str, name: str) -> int:
     try:
         return read_rate(text, "custom_args")
-    except BadFilmOrder as bad:
-        raise BadFilmOrder("custom_args", f"{name} {bad.words}") from bad
+    except BadOrderField as bad:
+        raise BadOrderField("custom_args", f"{name} {bad.words}") from bad
 
 
 _TUNES = tuple(dict.fromkeys(word for words in TUNES.values() for word in words))
@@ -175,7 +168,7 @@ def read_arguments(words: Sequence[str]) -> CustomArgs:
     """Read ``custom_args``, each argument and each value a word of its own, as on a command line.
 
     Raises:
-        BadFilmOrder: one is not allowed, is there twice, or its value can't be.
+        BadOrderField: one is not allowed, is there twice, or its value can't be.
     """
     values: dict[str, object] = {}
     value: object
@@ -190,12 +183,12 @@ def read_arguments(words: Sequence[str]) -> CustomArgs:
             field, read = WITH_VALUE[name]
             value = read(left.pop(0), name)
         elif name in WITH_VALUE:
-            raise BadFilmOrder("custom_args", f"{name} needs a value")
+            raise BadOrderField("custom_args", f"{name} needs a value")
         else:
             allowed = ", ".join([" ".join(known) for known in FIXED] + list(WITH_VALUE))
-            raise BadFilmOrder("custom_args", f"{name[:40]!r} is not allowed; these are: {allowed}")
+            raise BadOrderField("custom_args", f"{name[:40]!r} is not allowed; these are: {allowed}")
         if field in values:
-            raise BadFilmOrder("custom_args", f"{name} is there twice")
+            raise BadOrderField("custom_args", f"{name} is there twice")
         if field:
             values[field] = value
     return msgspec.convert(values, CustomArgs)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from comptoir.kinds.errors import BadOrderField
 from comptoir.kinds.ffmpeg.arguments import (
     CHANNELS_ANY,
     CHANNELS_MAX,
@@ -15,7 +16,6 @@ from comptoir.kinds.ffmpeg.arguments import (
     SAMPLE_RATES_ANY,
     SECONDS_MAX,
     TUNES,
-    BadFilmOrder,
     CustomArgs,
     read_arguments,
     read_rate,
@@ -129,7 +129,7 @@ def read_order(body: bytes) -> FilmOrder:
     """Read and check the body of an order.
 
     Raises:
-        BadFilmOrder: it can't be carried out, whatever the input is; it names the field.
+        BadOrderField: it can't be carried out, whatever the input is; it names the field.
     """
     try:
         asked = _body_in(body)
@@ -137,7 +137,7 @@ def read_order(body: bytes) -> FilmOrder:
         words, place = str(error), _where.search(str(error))
         field = place[1] if place and place[1] else "body"
         known = _WORDS.get(field)
-        raise BadFilmOrder(field, f"is one of {', '.join(known)}" if known else _where.sub("", words)) from error
+        raise BadOrderField(field, f"is one of {', '.join(known)}" if known else _where.sub("", words)) from error
     _check_input(asked.inputs[0])
     file_format = FORMATS[asked.output_format]
     arguments = read_arguments(asked.custom_args)
@@ -145,7 +145,7 @@ def read_order(body: bytes) -> FilmOrder:
     _check_pictures(asked, codec, arguments)
     audio_codec, audio_rate_bps = _sound_of(asked, file_format, arguments)
     if not codec and not audio_codec:
-        raise BadFilmOrder("custom_args", f"-an leaves nothing of {asked.output_format}, which is for sound alone")
+        raise BadOrderField("custom_args", f"-an leaves nothing of {asked.output_format}, which is for sound alone")
     crf = asked.crf if asked.crf is not None or asked.bitrate else CRF
     return FilmOrder(
         asked.output_format,
@@ -165,7 +165,7 @@ def read_order(body: bytes) -> FilmOrder:
 
 def _check_input(given: InputFile) -> None:
     if bool(given.file) == bool(given.url):
-        raise BadFilmOrder("inputs", "names one file: either file, by its id, or url")
+        raise BadOrderField("inputs", "names one file: either file, by its id, or url")
 
 
 def _codec_of(asked: FfmpegBody, file_format: FileFormat) -> str:
@@ -176,11 +176,11 @@ def _codec_of(asked: FfmpegBody, file_format: FileFormat) -> str:
             given += [field for field in ("resolution", "fps") if getattr(asked, field) is not None]
         if given:
             kind = "is for sound alone" if not file_format.video else "has no choice of it"
-            raise BadFilmOrder(given[0], f"can't be chosen: {name} {kind}")
+            raise BadOrderField(given[0], f"can't be chosen: {name} {kind}")
         return GIF if file_format.video else ""
     codec = asked.codec or file_format.video[0]
     if codec not in file_format.video:
-        raise BadFilmOrder("codec", f"{codec} does not go into {name}, which takes {' or '.join(file_format.video)}")
+        raise BadOrderField("codec", f"{codec} does not go into {name}, which takes {' or '.join(file_format.video)}")
     return str(codec)
 
 
@@ -191,16 +191,16 @@ def _check_pictures(asked: FfmpegBody, codec: str, arguments: CustomArgs) -> Non
         value, known = getattr(arguments, field), table.get(codec, ())
         if value is not None and value not in known:
             words = f"is one of {', '.join(known)} with {codec}" if known else "can't be chosen here"
-            raise BadFilmOrder("custom_args", f"-{field} {words}, not {value!r}")
+            raise BadOrderField("custom_args", f"-{field} {words}, not {value!r}")
     for name, codecs in _GOES_WITH.items():
         if getattr(arguments, name) is not None and codec not in codecs:
-            raise BadFilmOrder("custom_args", f"{name} goes with {', '.join(codecs)} alone")
+            raise BadOrderField("custom_args", f"{name} goes with {', '.join(codecs)} alone")
     if arguments.profile and (asked.crf == 0 or arguments.pix_fmt not in (None, "yuv420p")):
-        raise BadFilmOrder("custom_args", f"-profile:v {arguments.profile} allows neither crf 0 nor another -pix_fmt")
+        raise BadOrderField("custom_args", f"-profile:v {arguments.profile} allows neither crf 0 nor another -pix_fmt")
     if arguments.rate_max_bps is None and arguments.buffer_bits is not None:
-        raise BadFilmOrder("custom_args", "-bufsize goes with -maxrate")
+        raise BadOrderField("custom_args", "-bufsize goes with -maxrate")
     if arguments.rate_max_bps is not None and asked.bitrate and asked.crf is not None:
-        raise BadFilmOrder("bitrate", "is the bound of crf already, and -maxrate another")
+        raise BadOrderField("bitrate", "is the bound of crf already, and -maxrate another")
 
 
 def _sound_of(asked: FfmpegBody, file_format: FileFormat, arguments: CustomArgs) -> tuple[str, int | None]:
@@ -209,27 +209,29 @@ def _sound_of(asked: FfmpegBody, file_format: FileFormat, arguments: CustomArgs)
     if silent:
         given = [field for field in ("audio_codec", "audio_bitrate") if getattr(asked, field) is not None]
         if given:
-            raise BadFilmOrder(given[0], f"can't be chosen: the {asked.output_format} is to be silent")
+            raise BadOrderField(given[0], f"can't be chosen: the {asked.output_format} is to be silent")
         if arguments.channels is not None or arguments.sample_rate is not None:
-            raise BadFilmOrder("custom_args", f"-ac and -ar can't be chosen: the {asked.output_format} is to be silent")
+            raise BadOrderField(
+                "custom_args", f"-ac and -ar can't be chosen: the {asked.output_format} is to be silent"
+            )
         return "", None
     codec = str(asked.audio_codec or file_format.audio[0])
     if codec not in file_format.audio:
         taken = " or ".join(file_format.audio)
-        raise BadFilmOrder("audio_codec", f"{codec} does not go into {asked.output_format}, which takes {taken}")
+        raise BadOrderField("audio_codec", f"{codec} does not go into {asked.output_format}, which takes {taken}")
     channels, rates = CHANNELS_MAX.get(codec, CHANNELS_ANY), SAMPLE_RATES.get(codec, SAMPLE_RATES_ANY)
     if arguments.channels is not None and arguments.channels > channels:
-        raise BadFilmOrder("custom_args", f"-ac is at most {channels} with {codec}")
+        raise BadOrderField("custom_args", f"-ac is at most {channels} with {codec}")
     if arguments.sample_rate is not None and arguments.sample_rate not in rates:
-        raise BadFilmOrder("custom_args", f"-ar is one of {', '.join(map(str, rates))} with {codec}")
+        raise BadOrderField("custom_args", f"-ar is one of {', '.join(map(str, rates))} with {codec}")
     if codec in WITHOUT_BITRATE:
         if asked.audio_bitrate is not None:
-            raise BadFilmOrder("audio_bitrate", f"can't be chosen: {codec} loses nothing")
+            raise BadOrderField("audio_bitrate", f"can't be chosen: {codec} loses nothing")
         return codec, None
     bps = read_rate(asked.audio_bitrate, "audio_bitrate") if asked.audio_bitrate else AUDIO_RATE_BPS
     least, most = AUDIO_RATES_BPS[codec]
     if not least <= bps <= most:
-        raise BadFilmOrder("audio_bitrate", f"is from {least // 1000}k to {most // 1000}k with {codec}")
+        raise BadOrderField("audio_bitrate", f"is from {least // 1000}k to {most // 1000}k with {codec}")
     return codec, bps
 
 
@@ -237,14 +239,16 @@ def _seconds_of(asked: int | None, arguments: CustomArgs) -> int:
     if arguments.length_s is None:
         return asked or SECONDS_OPEN
     if asked is not None and arguments.length_s > asked:
-        raise BadFilmOrder("custom_args", f"-t is {arguments.length_s:g}, and seconds_max is {asked}")
+        raise BadOrderField("custom_args", f"-t is {arguments.length_s:g}, and seconds_max is {asked}")
     return asked or math.ceil(arguments.length_s)
 
 
 def _size_of(text: str, codec: str, arguments: CustomArgs) -> tuple[int, int]:
     width, height = map(int, text.split("x"))
     if not (SIDE_MIN <= width <= WIDTH_MAX and SIDE_MIN <= height <= WIDTH_MAX and width * height <= PIXELS_MAX):
-        raise BadFilmOrder("resolution", f"has sides from {SIDE_MIN} to {WIDTH_MAX}, and at most 8K in all, not {text}")
+        raise BadOrderField(
+            "resolution", f"has sides from {SIDE_MIN} to {WIDTH_MAX}, and at most 8K in all, not {text}"
+        )
     if codec != GIF and arguments.pix_fmt != "yuv444p" and (width % 2 or height % 2):
-        raise BadFilmOrder("resolution", f"has even sides, because {codec} halves its colours, not {text}")
+        raise BadOrderField("resolution", f"has even sides, because {codec} halves its colours, not {text}")
     return width, height

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from comptoir.kinds.errors import BadOrderField
 from comptoir.kinds.extras import BadExtra
 from comptoir.kinds.ffmpeg.formats import SANDBOX
 from comptoir.kinds.files import FileKind, current, extra_of
@@ -13,7 +14,7 @@ from comptoir.kinds.kind import Progress
 from comptoir.kinds.output import Size, text_size
 from comptoir.kinds.terms import Ask, Part
 from comptoir.kinds.units import Unit
-from comptoir.kinds.whisper.order import BadSpeechOrder, asks_other_languages, read_order
+from comptoir.kinds.whisper.order import asks_other_languages, read_order
 from comptoir.kinds.whisper.spoken import SpokenExtra, Transcript, heard_in, wrong_transcript
 from comptoir.link import Usage
 
@@ -53,7 +54,7 @@ class Whisper(FileKind):
         """Return which field can't be carried out, and why."""
         try:
             read_order(body)
-        except BadSpeechOrder as bad:
+        except BadOrderField as bad:
             return str(bad)
         return ""
 
@@ -74,7 +75,7 @@ class Whisper(FileKind):
         """Return what the model has to be able to do."""
         try:
             order = read_order(body)
-        except BadSpeechOrder:
+        except BadOrderField:
             return frozenset()
         needed = {TRANSLATE} if order.body.task == "translate" else set()
         return frozenset(needed | ({LANGUAGES} if asks_other_languages(order) else set()))
@@ -106,7 +107,7 @@ class Whisper(FileKind):
         heard = heard_in(current(job.frames))
         try:
             made, order = _transcript_in(heard.result or b"null"), read_order(job.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadSpeechOrder) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadOrderField) as error:
             return f"the transcript can't be read: {error}"
         if wrong := wrong_transcript(made, order, heard, input_bytes=self._input_bytes(job)):
             return wrong
@@ -122,7 +123,7 @@ class Whisper(FileKind):
     def _bound(self, body: bytes, output_max: int) -> int:
         try:
             return min(output_max, read_order(body).milliseconds_max)
-        except BadSpeechOrder:
+        except BadOrderField:
             return output_max  # Stored by an older coordinator, which took it.
 
     def _input_bytes(self, job: Progress) -> int | None:

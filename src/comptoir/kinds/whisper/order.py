@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from comptoir.kinds.errors import BadOrderField
 from comptoir.kinds.files import InputFile
 from comptoir.kinds.whisper.languages import AUTO, ENGLISH, LANGUAGE_CHARS_MAX, LANGUAGES, language_code
 
@@ -33,15 +34,6 @@ WIDTH_MAX = 10
 Outputs = Literal["txt", "srt", "vtt", "json"]
 MEDIA = {"txt": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt", "json": "application/json"}
 """Files that can be ordered, by their ending, and what they are."""
-
-
-class BadSpeechOrder(ValueError):
-    """An order that can't be carried out. *field* is the one to change, *words* say how."""
-
-    def __init__(self, field: str, words: str) -> None:
-        super().__init__(f"{field}: {words}")
-        self.field = field
-        self.words = words
 
 
 class WhisperBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -111,19 +103,19 @@ def read_order(body: bytes) -> SpeechOrder:
     """Read an order's body.
 
     Raises:
-        BadSpeechOrder: it can't be carried out; names the field.
+        BadOrderField: it can't be carried out; names the field.
     """
     try:
         asked = _body_in(body)
     except msgspec.ValidationError as error:
         words, _, where = str(error).partition(" - at `$")
-        raise BadSpeechOrder(where.rstrip("`").lstrip(".") or "body", words) from error
+        raise BadOrderField(where.rstrip("`").lstrip(".") or "body", words) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadSpeechOrder("body", f"is no JSON object: {error}") from error
+        raise BadOrderField("body", f"is no JSON object: {error}") from error
     if len(set(asked.outputs)) != len(asked.outputs):
-        raise BadSpeechOrder("outputs", "names each file once")
+        raise BadOrderField("outputs", "names each file once")
     if round(asked.beam_size * (asked.patience or 1.0)) < 1:
-        raise BadSpeechOrder("patience", f"times beam_size ({asked.beam_size}) is at least one text, or it is 0")
+        raise BadOrderField("patience", f"times beam_size ({asked.beam_size}) is at least one text, or it is 0")
     return SpeechOrder(asked, _language_of(asked.language), _suppressed(asked.suppress_tokens))
 
 
@@ -133,7 +125,7 @@ def _language_of(text: str | None) -> str:
     code = language_code(text)
     if not code:
         values = ", ".join(LANGUAGES)
-        raise BadSpeechOrder("language", f"is {AUTO}, a language's English name, or one of {values}; not {text!r}")
+        raise BadOrderField("language", f"is {AUTO}, a language's English name, or one of {values}; not {text!r}")
     return code
 
 
@@ -143,10 +135,10 @@ def _suppressed(said: tuple[int, ...] | str | None) -> tuple[int, ...]:
     if isinstance(said, str):
         words = [word.strip() for word in said.split(",")] if said.strip() else []
         if not all(word.removeprefix("-").isascii() and word.removeprefix("-").isdigit() for word in words):
-            raise BadSpeechOrder("suppress_tokens", f"is whole numbers with commas between them, not {said[:40]!r}")
+            raise BadOrderField("suppress_tokens", f"is whole numbers with commas between them, not {said[:40]!r}")
         said = tuple(int(word[:8]) for word in words)
     if len(said) > SUPPRESSED_MAX or not all(SPECIAL <= token <= TOKEN_MAX for token in said):
-        raise BadSpeechOrder(
+        raise BadOrderField(
             "suppress_tokens", f"are at most {SUPPRESSED_MAX} numbers, each from {SPECIAL} to {TOKEN_MAX}"
         )
     return tuple(dict.fromkeys(said))

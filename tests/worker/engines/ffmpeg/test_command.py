@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from comptoir.kinds.ffmpeg.arguments import BadFilmOrder
+from comptoir.kinds.errors import BadOrderField
 from comptoir.kinds.ffmpeg.formats import FORMATS, PRESETS
 from comptoir.kinds.ffmpeg.order import FilmOrder, read_order
 from comptoir.worker.engines.ffmpeg.command import ENCODERS, CommandHost, command, probe_words, report_words
@@ -129,14 +129,14 @@ class TestPlan:
         ids=str,
     )
     def test_what_this_input_does_not_allow(self, fields: dict[str, Any], found: dict[str, Any], field: str) -> None:
-        with pytest.raises(BadFilmOrder) as raised:
+        with pytest.raises(BadOrderField) as raised:
             plan(order(**fields), media(**found))
 
         assert raised.value.field == field
 
     def test_a_small_input_is_no_long_film(self) -> None:
         """What bounds a host's word about the length is refused here first, so that no honest host says it."""
-        with pytest.raises(BadFilmOrder) as raised:
+        with pytest.raises(BadOrderField) as raised:
             plan(order(seconds_max=3_600), media(duration_s=3_000.0), input_bytes=1_000)
 
         assert raised.value.field == "inputs"
@@ -147,7 +147,7 @@ class TestPlan:
         units = 1_000 * 640 * 360 // (1920 * 1080)  # A second of it at 30 frames.
 
         assert plan(asked, media(duration_s=None), units_max=units).frames_max == 30 - 1
-        with pytest.raises(BadFilmOrder) as raised:
+        with pytest.raises(BadOrderField) as raised:
             plan(asked, media(duration_s=10.0), units_max=units)
         assert raised.value.field == "seconds_max"
 

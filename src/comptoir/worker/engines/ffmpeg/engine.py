@@ -8,8 +8,8 @@ from typing import Literal
 import msgspec
 
 from comptoir.kinds.capabilities import LACKING, PROBED
+from comptoir.kinds.errors import BadOrderField
 from comptoir.kinds.ffmpeg import Ffmpeg
-from comptoir.kinds.ffmpeg.arguments import BadFilmOrder
 from comptoir.kinds.ffmpeg.formats import AUDIO_CODECS, SANDBOX
 from comptoir.kinds.ffmpeg.order import read_order
 from comptoir.link import Frame, ModelOffer
@@ -127,7 +127,7 @@ class FfmpegEngine:
             raise EngineError("no_files", "an order for a film came without its files")
         try:
             order = read_order(request.body)
-        except BadFilmOrder as bad:
+        except BadOrderField as bad:
             raise EngineError("bad_request", str(bad), fault="buyer", status=400) from bad
         if lacking := [each for each in (order.codec, order.audio_codec) if each and each not in self._tools.encoders]:
             raise EngineError("model_not_served", f"this host has no encoder of {lacking[0]}", fault="capacity")

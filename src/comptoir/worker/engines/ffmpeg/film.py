@@ -4,17 +4,16 @@ All of it runs in one sandbox run, which sees the fetched input under a name of 
 description and all its units come in one frame, the last: a host that is lost before has earned nothing.
 """
 
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import msgspec
 
+from comptoir.kinds.errors import BadOrderField
 from comptoir.kinds.ffmpeg import Ffmpeg
-from comptoir.kinds.ffmpeg.arguments import BadFilmOrder
 from comptoir.kinds.ffmpeg.made import AudioStream, EndedBy, MadeFilm, MadeFrom, VideoStream, units_in, wrong_film
 from comptoir.kinds.ffmpeg.order import FilmOrder
 from comptoir.kinds.ffmpeg.work import Picture, units_of
 from comptoir.kinds.files import file_frame
-from comptoir.kit.file_names import fit_name
 from comptoir.link import Usage
 from comptoir.worker.engines.base import EngineError, Finish, JobFiles
 from comptoir.worker.engines.ffmpeg.command import CommandHost, command
@@ -29,8 +28,6 @@ from comptoir.worker.sandbox.types import Bound
 
 SOURCE = "/input/film"
 """Where a program in the sandbox finds the input."""
-STEM_CHARS_MAX = 200
-"""Of what the input is called, what the film is called after."""
 NEARLY_S = 0.2
 """How near its bound a film ends that was ended by it: a frame, or a packet of sound, is left out."""
 
@@ -62,10 +59,10 @@ class Film:
         self._relay.progress(note="looking at the input")
         media = await self._probe(self._source)
         if isinstance(media, str):
-            raise _refused(BadFilmOrder("inputs", f"is no film and no sound that is read here: {media}"))
+            raise _refused(BadOrderField("inputs", f"is no film and no sound that is read here: {media}"))
         try:
             plan = make_plan(order, media, input_bytes=self._size, units_max=self._units_max)
-        except BadFilmOrder as bad:
+        except BadOrderField as bad:
             raise _refused(bad) from bad
         told = await self._encode(plan)
         self._relay.progress(done=1.0, note="looking at the film")
@@ -165,12 +162,11 @@ class Film:
         return MadeFrom(media.format, duration_ms, self._size, video, audio)
 
 
-def _refused(bad: BadFilmOrder) -> EngineError:
+def _refused(bad: BadOrderField) -> EngineError:
     return EngineError("bad_request", str(bad), fault="buyer", status=422)
 
 
 def _called(body: bytes, order: FilmOrder) -> str:
     """Return what the buyer finds the film as: what the input is called, with the ending of the format."""
     (given,) = Ffmpeg().inputs(body)
-    stem = PurePath(fit_name(given.called(0))).stem
-    return f"{stem.strip('. ')[:STEM_CHARS_MAX] or 'film'}.{order.output_format}"
+    return given.made_into(0, order.output_format, otherwise="film")

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from comptoir.kinds.ffmpeg.arguments import BadFilmOrder
+from comptoir.kinds.errors import BadOrderField
 from comptoir.kinds.ffmpeg.formats import GIF, PRESETS
 from comptoir.kinds.ffmpeg.order import SIDE_MIN, FilmOrder
 from comptoir.kinds.ffmpeg.work import (
@@ -52,7 +52,7 @@ def make_plan(order: FilmOrder, media: Media, *, input_bytes: int, units_max: in
         units_max: what may be paid; 0: nobody said.
 
     Raises:
-        BadFilmOrder: this input can't be made into what was ordered; it names the field to change.
+        BadOrderField: this input can't be made into what was ordered; it names the field to change.
     """
     picture, sound = _streams(order, media)
     width, height = _size(order, picture) if picture else (0, 0)
@@ -63,18 +63,18 @@ def make_plan(order: FilmOrder, media: Media, *, input_bytes: int, units_max: in
     if media.duration_s is not None:
         expected_s = media.duration_s - order.arguments.start_s
         if expected_s <= 0:
-            raise BadFilmOrder(
+            raise BadOrderField(
                 "custom_args", f"-ss is behind the end of the input, which is {media.duration_s:g} s long"
             )
         if order.arguments.length_s is not None:
             expected_s = min(expected_s, order.arguments.length_s)
         if expected_s > order.seconds_max + TOLERATED_S:
-            raise BadFilmOrder(
+            raise BadOrderField(
                 "seconds_max", f"is {order.seconds_max}, and the input is {expected_s:.1f} s long; -t takes a part"
             )
     believed_s = seconds_believed(input_bytes)
     if expected_s is not None and expected_s > believed_s:
-        raise BadFilmOrder("inputs", f"has {input_bytes} bytes and says it is {expected_s:.0f} s long")
+        raise BadOrderField("inputs", f"has {input_bytes} bytes and says it is {expected_s:.0f} s long")
     length_s = min(length_s, believed_s)
     frames_max = FRAMES_MAX
     if units_max:
@@ -84,7 +84,9 @@ def make_plan(order: FilmOrder, media: Media, *, input_bytes: int, units_max: in
         if picture and frames_max < rate * (known_s or 0.0) - rate * TOLERATED_S:
             made = Picture(order.codec, width, height, int(rate * (known_s or 0.0)))
             units = units_of(made, preset=order.preset, sound_ms=int((known_s or 0.0) * 1000) if sound else 0)
-            raise BadFilmOrder("seconds_max", f"covers {units_max} units, and {width}x{height} at {rate:g} are {units}")
+            raise BadOrderField(
+                "seconds_max", f"covers {units_max} units, and {width}x{height} at {rate:g} are {units}"
+            )
     channels = sound.channels if sound else 0
     if sound and order.arguments.channels is not None:
         channels = order.arguments.channels
@@ -101,9 +103,9 @@ def _streams(order: FilmOrder, media: Media) -> tuple[PictureStream | None, Soun
     if order.codec and picture is None:
         has = "sound" if media.sounds else "nothing that could be shown"
         cover = " and a cover" if media.covers else ""
-        raise BadFilmOrder("output_format", f"{order.output_format} is a film, and the input has {has}{cover} alone")
+        raise BadOrderField("output_format", f"{order.output_format} is a film, and the input has {has}{cover} alone")
     if not order.codec and sound is None:
-        raise BadFilmOrder("output_format", f"{order.output_format} is sound, and the input has none")
+        raise BadOrderField("output_format", f"{order.output_format} is sound, and the input has none")
     return picture, sound
 
 
@@ -116,7 +118,7 @@ def _size(order: FilmOrder, picture: PictureStream) -> tuple[int, int]:
     if order.codec != GIF and order.arguments.pix_fmt != "yuv444p":
         width, height = width + width % 2, height + height % 2
     if width > WIDTH_MAX or height > WIDTH_MAX or width * height > PIXELS_MAX:
-        raise BadFilmOrder("resolution", f"is needed: the input has {width}x{height}, more than is made")
+        raise BadOrderField("resolution", f"is needed: the input has {width}x{height}, more than is made")
     return width, height
 
 

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from comptoir.kinds.capabilities import LACKING, PROBED
+from comptoir.kinds.errors import BadOrderField
 from comptoir.kinds.ffmpeg.formats import SANDBOX
 from comptoir.kinds.files import current, file_frame
 from comptoir.kinds.whisper import LANGUAGES, TRANSLATE, Whisper
-from comptoir.kinds.whisper.order import SECONDS_MAX, BadSpeechOrder, asks_other_languages, read_order
+from comptoir.kinds.whisper.order import SECONDS_MAX, asks_other_languages, read_order
 from comptoir.kinds.whisper.spoken import Heard, heard_in
 from comptoir.link import Frame, ModelOffer, Usage
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish
@@ -127,7 +128,7 @@ class WhisperEngine:
             raise EngineError("no_files", "an order for a transcript came without its files")
         try:
             order = read_order(request.body)
-        except BadSpeechOrder as bad:
+        except BadOrderField as bad:
             raise EngineError("bad_request", str(bad), fault="buyer", status=400) from bad
         weights = self._weights.get(request.model)
         if weights is None:

@@ -4,7 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import BinaryIO
 
-from comptoir.kinds.whisper.order import BadSpeechOrder, SpeechOrder, milliseconds_believed
+from comptoir.kinds.errors import BadOrderField
+from comptoir.kinds.whisper.order import SpeechOrder, milliseconds_believed
 from comptoir.worker.engines.base import EngineError
 from comptoir.worker.engines.ffmpeg.command import input_words
 from comptoir.worker.engines.ffmpeg.media import Media
@@ -101,4 +102,4 @@ async def _run_decoder(tools: Tools, run: SandboxRun, media: Media, *, place: st
 
 
 def _refused(field: str, words: str) -> EngineError:
-    return EngineError("bad_request", str(BadSpeechOrder(field, words)), fault="buyer", status=422)
+    return EngineError("bad_request", str(BadOrderField(field, words)), fault="buyer", status=422)

@@ -3,7 +3,6 @@
 import asyncio
 import io
 from collections.abc import Iterator
-from pathlib import PurePath
 from typing import Any
 
 import msgspec
@@ -22,7 +21,6 @@ from comptoir.kinds.whisper.spoken import (
     spoken_frame,
     text_of,
 )
-from comptoir.kit.file_names import fit_name
 from comptoir.link import Usage
 from comptoir.worker.engines.base import EngineError, Finish, JobFiles
 from comptoir.worker.engines.programs import Relay
@@ -40,7 +38,6 @@ WINDOW_MS = 30_000
 """What a model hears at once. No frame counts more: longer silence is told in several."""
 PROMPT_CHARS = 2_000
 """Of what was said before, what the next piece is heard with; a model looks at its last 223 tokens."""
-STEM_CHARS_MAX = 200
 
 _encode = msgspec.json.Encoder().encode
 
@@ -192,7 +189,7 @@ class Speech:
 
     def _called(self, ending: str) -> str:
         (given,) = Whisper().inputs(_encode(self._body))
-        return f"{PurePath(fit_name(given.called(0))).stem.strip('. ')[:STEM_CHARS_MAX] or 'sound'}.{ending}"
+        return given.made_into(0, ending, otherwise="sound")
 
 
 def windows(from_ms: int, to_ms: int) -> Iterator[int]:
