@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from comptoir.kinds.ffmpeg import Ffmpeg
 from comptoir.kinds.ffmpeg.formats import FORMATS, GIF
 from comptoir.kinds.ffmpeg.made import MadeFilm
-from comptoir.kinds.files import Artifact, extra_of
+from comptoir.kinds.files import extra_of
 from comptoir.link import Frame
-from comptoir.worker.engines.base import EngineError, EngineRequest, Finish
+from comptoir.worker.engines.base import EngineRequest
 from comptoir.worker.engines.ffmpeg import FfmpegEngine
 from comptoir.worker.engines.ffmpeg.program import find_program
+from tests.worker.engines.outcomes import Outcome, carry_out, runs_left
 from tests.worker.local_files import LocalFiles
 
 FFMPEG = find_program().ffmpeg
@@ -117,21 +117,13 @@ class Films:
         ffmpeg("-f", "lavfi", "-i", "anullsrc", "-t", "0", path)
 
 
-class Outcome(msgspec.Struct):
-    """What became of one order."""
-
-    frames: list[Frame] = []
-    finish: Finish | None = None
-    error: EngineError | None = None
-    delivered: list[tuple[Artifact, bytes]] = []
+class FilmOutcome(Outcome):
+    """What became of one film."""
 
     @property
     def made(self) -> MadeFilm:
         """The description in the last frame."""
-        assert self.finish is not None, self.error
-        result = extra_of(self.frames[-1]).result
-        assert isinstance(result, msgspec.Raw)
-        return msgspec.json.decode(result, type=MadeFilm)
+        return self.result_as(MadeFilm)
 
     @property
     def log(self) -> str:
@@ -166,29 +158,18 @@ class Studio:
         most = Ffmpeg().output_max(body)
         return EngineRequest("ffmpeg", "ffmpeg", body, prefix, max_tokens=most, files=files)
 
-    async def make(self, film: str | bytes, **fields: Any) -> Outcome:
+    async def make(self, film: str | bytes, **fields: Any) -> FilmOutcome:
         """Have *film* made into what *fields* order."""
         return await self.carry_out(self.request(film, **fields))
 
-    async def carry_out(self, request: EngineRequest) -> Outcome:
+    async def carry_out(self, request: EngineRequest) -> FilmOutcome:
         """Follow one order to its end."""
-        outcome = Outcome()
-        assert isinstance(request.files, LocalFiles)
-        try:
-            async for item in self.engine.run(request):
-                if isinstance(item, Finish):
-                    outcome.finish = item
-                else:
-                    outcome.frames.append(item)
-        except EngineError as error:
-            outcome.error = error
-        outcome.delivered = request.files.delivered
-        return outcome
+        return await carry_out(self.engine, FilmOutcome(request))
 
     @property
     def runs(self) -> list[str]:
         """What is left of runs on the disk."""
-        return [each.name for each in self.folder.glob("runs/worker_*/[0-9]*")]
+        return runs_left(self.folder / "runs")
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from comptoir.kinds.files import WorkProgress, extra_of, file_frame
 from comptoir.kit.file_names import UNFIT
 from comptoir.link import Frame
 from comptoir.worker.engines.base import EngineError, EngineRequest
-from tests.worker.engines.ffmpeg.conftest import FFMPEG, Films, Outcome, Studio
+from tests.worker.engines.ffmpeg.conftest import FFMPEG, FilmOutcome, Films, Studio
 from tests.worker.sandbox.conftest import living
 
 HEADS = {
@@ -93,7 +93,7 @@ class TestMade:
         assert self._accepted(studio.request(film, **fields), outcome) == ""
         assert studio.runs == []
 
-    def _accepted(self, request: EngineRequest, outcome: Outcome) -> str:
+    def _accepted(self, request: EngineRequest, outcome: FilmOutcome) -> str:
         """Return what the kind has against it, as the coordinator asks it."""
         assert outcome.finish is not None
         claim = sum(frame.tokens for frame in outcome.frames)

@@ -13,17 +13,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-import msgspec
 import pytest
 
 from comptoir.kinds import Terms
-from comptoir.kinds.files import Artifact, extra_of
 from comptoir.kinds.whisper import Whisper
 from comptoir.kinds.whisper.spoken import SpokenExtra, Transcript, spoken_extra
 from comptoir.link import Frame
-from comptoir.worker.engines.base import EngineError, EngineRequest, Finish
+from comptoir.worker.engines.base import EngineRequest
 from comptoir.worker.engines.ffmpeg.program import find_program
 from comptoir.worker.engines.whisper import WhisperEngine
+from tests.worker.engines.outcomes import Outcome, carry_out, runs_left
 from tests.worker.engines.whisper.tiny_weights import kept_tiny
 from tests.worker.local_files import LocalFiles
 
@@ -108,22 +107,13 @@ class Sounds:
         path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
 
 
-class Outcome(msgspec.Struct):
-    """What became of one order."""
-
-    request: EngineRequest
-    frames: list[Frame] = []
-    finish: Finish | None = None
-    error: EngineError | None = None
-    delivered: list[tuple[Artifact, bytes]] = []
+class SpeechOutcome(Outcome):
+    """What became of one sound."""
 
     @property
     def made(self) -> Transcript:
         """The result in the last frame."""
-        assert self.finish is not None, self.error
-        result = extra_of(self.frames[-1]).result
-        assert isinstance(result, msgspec.Raw)
-        return msgspec.json.decode(result, type=Transcript)
+        return self.result_as(Transcript)
 
     @property
     def extras(self) -> list[SpokenExtra]:
@@ -172,7 +162,7 @@ class Stage:
         most = Whisper().output_max(body.encode()) if not Whisper().check(body.encode()) else 0
         return EngineRequest("whisper", model, body.encode(), prefix, max_tokens=most, files=files)
 
-    def hear(self, sound: str | bytes, **fields: Any) -> Outcome:
+    def hear(self, sound: str | bytes, **fields: Any) -> SpeechOutcome:
         """Have *sound* heard as *fields* order."""
         return self.wait(self.carry_out(self.request(sound, **fields)))
 
@@ -180,25 +170,14 @@ class Stage:
         """Wait for something on its loop."""
         return self.loop.run_until_complete(doing)
 
-    async def carry_out(self, request: EngineRequest) -> Outcome:
+    async def carry_out(self, request: EngineRequest) -> SpeechOutcome:
         """Follow one order to its end."""
-        outcome = Outcome(request)
-        assert isinstance(request.files, LocalFiles)
-        try:
-            async for item in self.engine.run(request):
-                if isinstance(item, Finish):
-                    outcome.finish = item
-                else:
-                    outcome.frames.append(item)
-        except EngineError as error:
-            outcome.error = error
-        outcome.delivered = request.files.delivered
-        return outcome
+        return await carry_out(self.engine, SpeechOutcome(request))
 
     @property
     def runs(self) -> list[str]:
         """What is left of runs on the disk."""
-        return [each.name for each in self.folder.glob("runs/worker_*/[0-9]*")]
+        return runs_left(self.folder / "runs")
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from comptoir.link import Frame
 from comptoir.worker.engines.base import EngineError
 from comptoir.worker.engines.whisper import WhisperEngine
 from comptoir.worker.engines.whisper import speech as speech_module
-from tests.worker.engines.whisper.conftest import Outcome, Stage, tiny
+from tests.worker.engines.whisper.conftest import SpeechOutcome, Stage, tiny
 from tests.worker.engines.whisper.tiny_weights import SAID
 
 FIVE_S = "Good morning boats are late today and so"
@@ -236,7 +236,7 @@ class TestStopped:
         listener = stage.engine._listeners._free[-1]
         assert listener.spec.folder == tiny("tiny")
 
-        async def killed() -> Outcome:
+        async def killed() -> SpeechOutcome:
             doing = asyncio.ensure_future(stage.carry_out(stage.request("long.wav")))
             async with asyncio.timeout(20):
                 while listener in stage.engine._listeners._free:
