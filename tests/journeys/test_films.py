@@ -3,24 +3,19 @@ when the host is killed in the middle, or the buyer has had enough."""
 
 import asyncio
 import contextlib
-import json
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import msgspec
 import pytest
 
 from comptoir.kinds.ffmpeg import VIDEO_MS
 from comptoir.kinds.ffmpeg.made import MadeFilm
 from comptoir.kinds.files import FileExtra
-from comptoir.receipts import read_registry, verify
 from comptoir.worker.engines.registry import EngineSpec
-from comptoir.worker.run import WorkerConfig
-from tests.chaos.worker import main as work
-from tests.journeys.forked import Forked
+from tests.journeys.media import MediaBuyer, host_process, result_in
 from tests.post import Post, open_post
 from tests.worker.engines.ffmpeg.conftest import Films
 from tests.worker.sandbox.conftest import living
@@ -35,33 +30,11 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Films:
     return Films(tmp_path_factory.mktemp("films"))
 
 
-class Buyer:
+class Buyer(MediaBuyer[FileExtra]):
     """Somebody with a key and films."""
 
-    def __init__(self, post: Post, session: aiohttp.ClientSession, films: Films) -> None:
-        self.post, self.session, self.films = post, session, films
-        self.headers = {"authorization": f"Bearer {post.buyer_key}"}
-
-    async def order(self, film: str, *, status: int = 201, **fields: Any) -> Any:
-        """Bring a film up and order what *fields* say of it."""
-        url = f"{self.post.url}/house/files?name={film}"
-        async with self.session.post(url, data=self.films(film), headers=self.headers) as answer:
-            assert answer.status == 201, await answer.text()
-            file = (await answer.json())["id"]
-        body = {"inputs": [{"file": file}], "preset": "ultrafast", "seconds_max": 30} | fields
-        order = {"kind": "ffmpeg", "model": "ffmpeg", "body": body}
-        async with self.session.post(f"{self.post.url}/house/jobs", json=order, headers=self.headers) as answer:
-            said = await answer.json()
-            assert answer.status == status, said
-            return said
-
-    async def follow(self, job_id: str) -> tuple[list[FileExtra], Any]:
-        """Follow a job to its end; return what its frames said beside their text, and how it ended."""
-        url = f"{self.post.url}/house/jobs/{job_id}/frames"
-        async with asyncio.timeout(60), self.session.get(url, headers=self.headers) as answer:
-            text = (await answer.read()).decode()
-        said = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
-        return [msgspec.json.decode(json.dumps(each.get("extra", {})), type=FileExtra) for each in said[:-1]], said[-1]
+    async def order(self, name: str, *, model: str = "ffmpeg", status: int = 201, **fields: Any) -> Any:
+        return await super().order(name, model=model, status=status, **fields)
 
     async def file(self, file: str) -> tuple[int, bytes]:
         """Bring a file down."""
@@ -69,41 +42,15 @@ class Buyer:
             return answer.status, await answer.read()
 
 
-def made_in(frames: list[FileExtra]) -> MadeFilm:
-    """Return the description in the last frame."""
-    result = frames[-1].result
-    assert isinstance(result, msgspec.Raw), frames
-    return msgspec.json.decode(result, type=MadeFilm)
-
-
 @contextlib.asynccontextmanager
 async def trading(folder: Path, films: Films, **settings: Any) -> AsyncIterator[Buyer]:
+    fields = {"preset": "ultrafast", "seconds_max": 30}
     async with open_post(folder, **settings) as post, aiohttp.ClientSession() as session:
-        yield Buyer(post, session, films)
+        yield Buyer(post, session, films, kind="ffmpeg", fields=fields, extra=FileExtra)
 
 
 def host(post: Post, name: str = "worker") -> contextlib.AbstractAsyncContextManager[asyncio.Event]:
     return post.worker(engine="ffmpeg", options=OPTIONS, prices=PRICES, slots=2, name=name)
-
-
-@contextlib.contextmanager
-def host_process(post: Post, folder: Path) -> Iterator[Forked]:
-    """Run a host of its own, to be killed."""
-    config = WorkerConfig(
-        url=post.url,
-        engines=[EngineSpec("ffmpeg", OPTIONS)],
-        slots=1,
-        prices=PRICES,
-        measure=False,
-        state_dir=str(folder / "mortal"),
-    )
-    path = folder / "mortal.json"
-    path.write_bytes(msgspec.json.encode(config))
-    process = Forked(work, str(path), log=folder / "mortal.log")
-    try:
-        yield process
-    finally:
-        process.kill()
 
 
 class TestBought:
@@ -111,11 +58,10 @@ class TestBought:
         async with trading(tmp_path, films) as buyer, host(buyer.post):
             job = await buyer.order("film.mp4", output_format="webm", resolution="32x24", seconds_max=10)
             frames, end = await buyer.follow(job["id"])
-            last, made = frames[-1], made_in(frames)
+            last, made = frames[-1], result_in(frames, MadeFilm)
             assert last.artifact is not None
             status, content = await buyer.file(last.artifact.file)
-            envelope = await buyer.post.core.receipts.envelope_of(bytes.fromhex(job["id"][4:]))
-            verdict = verify(envelope, read_registry(await buyer.post.core.receipts.registry()))
+            verdict = await buyer.verified(job["id"])
 
             assert (end["state"], end["finish_reason"]) == ("completed", "stop")
             assert made.video is not None and (made.video.codec, made.video.width) == ("vp9", 32)
@@ -158,7 +104,7 @@ class TestKilled:
         mark = "-g\0973"
         async with trading(tmp_path, films, host_away_s=60.0) as buyer:
             post = buyer.post
-            with host_process(post, tmp_path) as mortal:
+            with host_process(post, tmp_path, EngineSpec("ffmpeg", OPTIONS), PRICES) as mortal:
                 await post.until_linked()
                 fields = {"preset": "veryslow", "seconds_max": 60, "custom_args": ["-g", "973", "-t", "2"]}
                 job = await buyer.order("long.mp4", **fields)
@@ -175,7 +121,7 @@ class TestKilled:
 
             assert (end["state"], end["finish_reason"]) == ("completed", "stop"), end
             assert [each.begun_again for each in frames].count(True) == 1 and not frames[0].begun_again
-            assert end["cost_uusd"] == made_in(frames).units
+            assert end["cost_uusd"] == result_in(frames, MadeFilm).units
 
 
 class TestCancelled:

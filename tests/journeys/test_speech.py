@@ -2,24 +2,18 @@
 
 import asyncio
 import contextlib
-import io
-import json
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import msgspec
 import pytest
 
 from comptoir.kinds.whisper import AUDIO_MS
 from comptoir.kinds.whisper.spoken import SpokenExtra, Transcript
-from comptoir.receipts import read_registry, verify
 from comptoir.worker.engines.registry import EngineSpec
-from comptoir.worker.run import WorkerConfig
-from tests.chaos.worker import main as work
-from tests.journeys.forked import Forked
+from tests.journeys.media import MediaBuyer, host_process, result_in
 from tests.post import Post, open_post
 from tests.worker.engines.whisper.conftest import Sounds, tiny
 from tests.worker.engines.whisper.tiny_weights import SAID
@@ -37,47 +31,18 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Sounds:
     return Sounds(tmp_path_factory.mktemp("sounds"))
 
 
-class Buyer:
+class Buyer(MediaBuyer[SpokenExtra]):
     """Somebody with a key and sounds."""
 
-    def __init__(self, post: Post, session: aiohttp.ClientSession, sounds: Sounds) -> None:
-        self.post, self.session, self.sounds = post, session, sounds
-        self.headers = {"authorization": f"Bearer {post.buyer_key}"}
-
-    async def order(self, sound: str, *, model: str = "tiny", status: int = 201, **fields: Any) -> Any:
-        """Bring a sound up and order what *fields* say of it."""
-        url = f"{self.post.url}/house/files?name={sound}"
-        async with self.session.post(url, data=io.BytesIO(self.sounds(sound)), headers=self.headers) as answer:
-            assert answer.status == 201, await answer.text()
-            file = (await answer.json())["id"]
-        body = {"inputs": [{"file": file}], "vad": False, "seconds_max": 100} | fields
-        order = {"kind": "whisper", "model": model, "body": body}
-        async with self.session.post(f"{self.post.url}/house/jobs", json=order, headers=self.headers) as answer:
-            said = await answer.json()
-            assert answer.status == status, said
-            return said
-
-    async def follow(self, job_id: str) -> tuple[list[SpokenExtra], Any]:
-        """Follow a job to its end; return what its frames said beside their text, and how it ended."""
-        url = f"{self.post.url}/house/jobs/{job_id}/frames"
-        async with asyncio.timeout(60), self.session.get(url, headers=self.headers) as answer:
-            text = (await answer.read()).decode()
-        said = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
-        extras = [json.dumps(each.get("extra", {})) for each in said[:-1]]
-        return [msgspec.json.decode(each, type=SpokenExtra) for each in extras], said[-1]
-
-
-def made_in(frames: list[SpokenExtra]) -> Transcript:
-    """Return the result in the last frame."""
-    result = frames[-1].result
-    assert isinstance(result, msgspec.Raw), frames
-    return msgspec.json.decode(result, type=Transcript)
+    async def order(self, name: str, *, model: str = "tiny", status: int = 201, **fields: Any) -> Any:
+        return await super().order(name, model=model, status=status, **fields)
 
 
 @contextlib.asynccontextmanager
 async def trading(folder: Path, sounds: Sounds, **settings: Any) -> AsyncIterator[Buyer]:
+    fields = {"vad": False, "seconds_max": 100}
     async with open_post(folder, **settings) as post, aiohttp.ClientSession() as session:
-        yield Buyer(post, session, sounds)
+        yield Buyer(post, session, sounds, kind="whisper", fields=fields, extra=SpokenExtra)
 
 
 def host(
@@ -86,36 +51,15 @@ def host(
     return post.worker(engine="whisper", options=options(model), prices=PRICES, slots=1, name=name)
 
 
-@contextlib.contextmanager
-def host_process(post: Post, folder: Path) -> Iterator[Forked]:
-    """Run a host of its own, to be killed."""
-    config = WorkerConfig(
-        url=post.url,
-        engines=[EngineSpec("whisper", options())],
-        slots=1,
-        prices=PRICES,
-        measure=False,
-        state_dir=str(folder / "mortal"),
-    )
-    path = folder / "mortal.json"
-    path.write_bytes(msgspec.json.encode(config))
-    process = Forked(work, str(path), log=folder / "mortal.log")
-    try:
-        yield process
-    finally:
-        process.kill()
-
-
 class TestBought:
     async def test_heard_delivered_billed_and_receipted(self, sounds: Sounds, tmp_path: Path) -> None:
         async with trading(tmp_path, sounds) as buyer, host(buyer.post):
             job = await buyer.order("short.wav", outputs=["srt"])
             frames, end = await buyer.follow(job["id"])
-            envelope = await buyer.post.core.receipts.envelope_of(bytes.fromhex(job["id"][4:]))
-            verdict = verify(envelope, read_registry(await buyer.post.core.receipts.registry()))
+            verdict = await buyer.verified(job["id"])
 
             assert (end["state"], end["finish_reason"]) == ("completed", "stop"), end
-            assert made_in(frames).text == " ".join(SAID[:3])
+            assert result_in(frames, Transcript).text == " ".join(SAID[:3])
             assert [each.artifact.name for each in frames if each.artifact] == ["short.srt"]
             assert end["cost_uusd"] == 5_000 < job["hold_uusd"]
             assert verdict.ok and verdict.statement is not None, verdict
@@ -128,7 +72,11 @@ class TestBought:
                 job = await buyer.order(sound)
                 frames, end = await buyer.follow(job["id"])
 
-                assert (end["state"], made_in(frames).text, end["cost_uusd"]) == ("completed", "", cost), end
+                assert (end["state"], result_in(frames, Transcript).text, end["cost_uusd"]) == (
+                    "completed",
+                    "",
+                    cost,
+                ), end
 
     async def test_what_a_model_can_not_is_refused_by_field_before_the_hold(
         self, sounds: Sounds, tmp_path: Path
@@ -149,7 +97,7 @@ class TestKilled:
         """Kill -9 in the middle: what was told whole is paid to the first, the rest to the second."""
         async with trading(tmp_path, sounds, host_away_s=60.0) as buyer:
             post = buyer.post
-            with host_process(post, tmp_path) as mortal:
+            with host_process(post, tmp_path, EngineSpec("whisper", options()), PRICES) as mortal:
                 await post.until_linked()
                 job = await buyer.order("long.wav", beam_size=10)
                 live = post.core.jobs.live.get(bytes.fromhex(job["id"][4:]))
@@ -161,10 +109,9 @@ class TestKilled:
                 await mortal.wait()
             async with host(post, "second"):
                 frames, end = await buyer.follow(job["id"])
-                envelope = await post.core.receipts.envelope_of(bytes.fromhex(job["id"][4:]))
-                verdict = verify(envelope, read_registry(await post.core.receipts.registry()))
+                verdict = await buyer.verified(job["id"])
 
-            made = made_in(frames)
+            made = result_in(frames, Transcript)
             assert (end["state"], end["finish_reason"]) == ("completed", "stop"), end
             assert not any(each.begun_again for each in frames)
             assert made.duration == 70.0 and end["cost_uusd"] == 70_000
