@@ -26,25 +26,16 @@ class Reach(NamedTuple):
     """Only the coordinator that the host is connected to can give it jobs; otherwise all of them can."""
 
 
+_BY_REQUESTS = Reach(
+    stops_at_once=False, keeps_frames=False, comes_back=False, sends_as_made=False, hears_midway=False, one_place=False
+)
+"""Of hosts without a connection that stays."""
+
 REACHES: Mapping[str, Reach] = {
     LINK: Reach(
         stops_at_once=True, keeps_frames=True, comes_back=True, sends_as_made=True, hears_midway=True, one_place=True
     ),
-    POLL: Reach(
-        stops_at_once=False,
-        keeps_frames=False,
-        comes_back=False,
-        sends_as_made=False,
-        hears_midway=False,
-        one_place=False,
-    ),
-    PUSH: Reach(
-        stops_at_once=False,
-        keeps_frames=False,
-        comes_back=False,
-        sends_as_made=False,
-        hears_midway=False,
-        one_place=False,
-    ),
+    POLL: _BY_REQUESTS,
+    PUSH: _BY_REQUESTS,
 }
 """By transport (`TRANSPORTS`)."""

@@ -13,7 +13,7 @@ import msgspec
 from comptoir.worker.engines.base import EngineError
 from comptoir.worker.sandbox.types import Bound
 
-TODO = "apt-get install ffmpeg, or pip install 'comptoir[ffmpeg]'"
+REMEDY = "apt-get install ffmpeg, or pip install 'comptoir[ffmpeg]'"
 VERSION_S = 10.0
 """How long a program may take to say its version."""
 VERSION_MIN = 5
@@ -64,7 +64,7 @@ def find_program(named: str = "") -> FfmpegProgram:
     found = shutil.which(named or "ffmpeg") or ("" if named else _packaged())
     if not found:
         what = f"no program is at {named}" if named else "ffmpeg is not installed"
-        raise EngineError("engine_missing", f"{what}: {TODO}")
+        raise EngineError("engine_missing", f"{what}: {REMEDY}")
     ffmpeg = os.path.realpath(found)
     beside = Path(ffmpeg).with_name("ffprobe")
     ffprobe = str(beside) if os.access(beside, os.X_OK) else (not named and shutil.which("ffprobe")) or ""
@@ -89,10 +89,10 @@ def version_in(report: str) -> str:
     """
     said = _version.match(report)
     if not said:
-        raise EngineError("engine_missing", f"what is called ffmpeg here does not say its version: {TODO}")
+        raise EngineError("engine_missing", f"what is called ffmpeg here does not say its version: {REMEDY}")
     major = _major(said[1])  # A build of the day has a hash for a version, and is new enough.
     if major and int(major[1]) < VERSION_MIN:
-        raise EngineError("engine_missing", f"ffmpeg {said[1]} is older than {VERSION_MIN}: {TODO}")
+        raise EngineError("engine_missing", f"ffmpeg {said[1]} is older than {VERSION_MIN}: {REMEDY}")
     return said[1]
 
 

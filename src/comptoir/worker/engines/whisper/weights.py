@@ -18,7 +18,7 @@ from comptoir.worker.engines.base import EngineError
 
 BINARY = "model.bin"
 NEEDED = (BINARY, "config.json", "tokenizer.json")
-TODO = "huggingface-cli download Systran/faster-whisper-base, or --engine whisper,model=whisper-base:/path"
+REMEDY = "huggingface-cli download Systran/faster-whisper-base, or --engine whisper,model=whisper-base:/path"
 VARIABLES_MAX = 10_000
 """Most variables in a file that are looked at; the largest Whisper has some 2,000."""
 VERSION_MAX = 6
@@ -51,7 +51,7 @@ def find_weights(named: Mapping[str, str]) -> list[Weights]:
     """
     folders = {name: Path(place).expanduser() for name, place in named.items()} or dict(cached())
     if not folders:
-        raise EngineError("model_not_found", f"there are no weights of faster-whisper on this machine: {TODO}")
+        raise EngineError("model_not_found", f"there are no weights of faster-whisper on this machine: {REMEDY}")
     return [_look(name, folder) for name, folder in folders.items()]
 
 
