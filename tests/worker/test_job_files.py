@@ -18,6 +18,7 @@ from comptoir.worker.addresses import Addresses
 from comptoir.worker.files import HostFiles
 from tests.kinds.press import Press
 from tests.kinds.press.engine import PressEngine
+from tests.worker.busy_threads import threads_busy
 from tests.worker.conftest import Half, JoinWorker
 from tests.worker.coordinator_stand_in import Attempt, Coordinator, make_job
 from tests.worker.files.stores import JOB, KEY, LEASE, FileStore, file_store, sha256
@@ -71,7 +72,10 @@ def order(store: FileStore) -> Job:
 
 def on_disk(folder: Path) -> list[str]:
     """Return the names of all files and folders of jobs below *folder*, which workers share."""
-    return sorted(each.name for each in folder.glob("worker_*/**/*") if each.name != "lock")
+    workers = [
+        walk for worker in folder.glob("worker_*") for walk in os.walk(worker)
+    ]  # Whatever goes meanwhile is gone.
+    return sorted(name for _, folders, files in workers for name in (*folders, *files) if name != "lock")
 
 
 def all_in(folder: Path) -> list[str]:
@@ -152,6 +156,21 @@ class TestErased:
             await none_left(tmp_path / "jobs")
 
         assert attempt.fail is not None and (attempt.fail.code, attempt.fail.fault) == ("input_wrong", "coordinator")
+
+    async def test_nothing_is_left_when_the_job_is_settled_before_its_files_are_erased(
+        self, files: HostFiles, tmp_path: Path
+    ) -> None:
+        """Who cleans up is cancelled then, and a thread that had not begun to erase never began."""
+        held = files.of_lease(job=JOB, lease=LEASE, inputs=(), until_s=asyncio.get_running_loop().time())
+        held.folder.joinpath("in-0").write_bytes(SECRET)
+        async with threads_busy():
+            erasing = asyncio.create_task(held.erase())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            erasing.cancel()
+            await asyncio.wait((erasing,))
+
+        await none_left(tmp_path / "jobs")
 
     async def test_a_chat_makes_no_folder_and_no_connection(
         self, coordinator: Coordinator, join: JoinWorker, files: HostFiles, tmp_path: Path

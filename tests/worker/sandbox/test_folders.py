@@ -1,5 +1,6 @@
 """Folders of runs: erased whatever is in them, and cleared of what a killed worker left."""
 
+import asyncio
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from comptoir.worker.sandbox.folders import PARTS, RunsFolder, erase, give_to
+from comptoir.worker.sandbox.layers import Layer
+from comptoir.worker.sandbox.process import SandboxRun
 from comptoir.worker.sandbox.usage import DEPTH_MAX, deleted_but_open, read_folder
+from tests.worker.busy_threads import threads_busy
 
 
 def deep(folder: Path, levels: int) -> None:
@@ -55,6 +59,22 @@ class TestErase:
         erase(folder)
 
         assert not folder.exists()
+
+
+async def test_a_run_is_erased_also_if_who_waits_for_it_is_cancelled(tmp_path: Path) -> None:
+    """A thread that had not begun to erase never began."""
+    folder = tmp_path / "1"
+    folder.mkdir()
+    async with threads_busy():
+        erasing = asyncio.create_task(SandboxRun(Layer("none"), folder, "run").erase())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        erasing.cancel()
+        await asyncio.wait((erasing,))
+
+    async with asyncio.timeout(10):
+        while folder.exists():
+            await asyncio.sleep(0.001)
 
 
 class TestRunsFolder:

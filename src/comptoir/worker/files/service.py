@@ -133,7 +133,13 @@ class HostFiles:
         return folder
 
     async def erase(self, folder: Path) -> None:
-        """Erase a lease's folder; what can't be erased now is erased when a worker starts next."""
+        """Erase a lease's folder; what can't be erased now is erased when a worker starts next.
+
+        It is done also if the caller is cancelled meanwhile, as a job is that is settled while it cleans up.
+        """
+        await asyncio.shield(self._erase(folder))
+
+    async def _erase(self, folder: Path) -> None:
         async with self._erasing:
             try:
                 await asyncio.to_thread(erase, folder)

@@ -177,8 +177,11 @@ class SandboxRun:
         }
 
     async def erase(self) -> None:
-        """Erase everything of this run; idempotent. What it may have started has to be over."""
-        await asyncio.to_thread(erase, self.folder)
+        """Erase everything of this run; idempotent. What it may have started has to be over.
+
+        It is done also if the caller is cancelled meanwhile: a thread that has not begun would never begin.
+        """
+        await asyncio.shield(asyncio.to_thread(erase, self.folder))
 
 
 class SandboxProcess:
