@@ -185,8 +185,14 @@ class Blobs:
         if now.complete or now.stored != blob.stored:
             raise OffsetMismatch(now.stored)
         running = hashlib.sha256()
-        async for chunk in self.read(blob, 0, blob.stored):
-            await asyncio.to_thread(running.update, chunk)
+        try:
+            async for chunk in self.read(blob, 0, blob.stored):
+                await asyncio.to_thread(running.update, chunk)
+        except ObjectMissing:
+            now = await self.find(blob.id)
+            if now.complete:  # Its bytes were there before, so it refers to those now.
+                raise OffsetMismatch(now.stored) from None
+            raise
         await asyncio.to_thread(running.update, data)
         return running
 

@@ -3,6 +3,7 @@ and bytes that are erased when nothing needs them, and not before."""
 
 import asyncio
 import resource
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,27 @@ class TestUpload:
             await place.blobs.append(second, b"aaaa")
 
         assert refused.value.offset == 4
+
+    async def test_nor_one_that_is_completed_while_its_bytes_are_hashed_again(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What its second writer was reading had gone: it was told that the store is away."""
+        await place.store_file(b"aaaabbbb")
+        blob = await place.blobs.begin(owner_id=ADA, name="b.bin", size=8)
+        first, other = place.blobs.resume(blob), place.another()
+        await place.blobs.append(first, b"aaaa")
+        second, read = other.resume(await other.find(blob.id)), other.read
+
+        async def late(blob: Blob, start: int, end: int) -> AsyncIterator[bytes]:
+            await place.blobs.append(first, b"bbbb")
+            async for chunk in read(blob, start, end):
+                yield chunk
+
+        monkeypatch.setattr(other, "read", late)
+        with pytest.raises(OffsetMismatch) as refused:
+            await other.append(second, b"bbbb")
+
+        assert refused.value.offset == 8
 
     async def test_no_bytes_are_a_file_at_once(self, place: Place) -> None:
         """An empty upload would never complete: nobody sends its last byte."""
